@@ -1,0 +1,18 @@
+//! What a backend is: two traits, their requests and answers.
+
+mod atomic;
+mod capabilities;
+mod checkpoint;
+mod requests;
+mod stream;
+
+pub use atomic::{AtomicSettle, Settle, Settled};
+pub use capabilities::StreamCapabilities;
+pub use checkpoint::{
+    Acquire, Acquired, Advance, Advanced, CheckpointBackend, Ownership, Release, Renew, ResetCheckpoint,
+};
+pub use requests::{
+    Ack, Acked, Append, Beat, Claim, Claimed, EnsureGroup, GroupState, Heartbeat, Inspect, Leave, Left,
+    NewEntry, PendingEntry, Read, ReadGroup, ReadPending, Removal, StreamState, Token, Trim, TrimLimit,
+};
+pub use stream::StreamBackend;

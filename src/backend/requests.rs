@@ -1,0 +1,485 @@
+//! Requests to a [`StreamBackend`](super::StreamBackend) and its answers. New options become new fields.
+
+use std::time::Duration;
+
+use crate::{
+    ConsumerName, Delivery, Entry, EntryId, Fields, Incarnation, Position, StreamName, Subscription,
+};
+
+/// An entry to append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NewEntry {
+    /// The id, which must be above all before it; `None` lets the server choose, which is the usual way.
+    pub id: Option<EntryId>,
+    /// The fields, at least one.
+    pub fields: Fields,
+}
+
+impl NewEntry {
+    /// An entry whose id the server chooses.
+    #[must_use]
+    pub fn new(fields: Fields) -> Self {
+        Self { id: None, fields }
+    }
+
+    /// With this id.
+    #[must_use]
+    pub fn with_id(mut self, id: EntryId) -> Self {
+        self.id = Some(id);
+        self
+    }
+}
+
+/// Append entries, in order, in one round trip where the backend can.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Append {
+    /// The stream; it is created if it is absent.
+    pub stream: StreamName,
+    /// What to append, at least one.
+    pub entries: Vec<NewEntry>,
+}
+
+impl Append {
+    /// Appends these to that stream.
+    #[must_use]
+    pub fn new(stream: StreamName, entries: Vec<NewEntry>) -> Self {
+        Self { stream, entries }
+    }
+}
+
+/// How much of a stream to keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TrimLimit {
+    /// Remove entries below this id.
+    Below(EntryId),
+    /// Remove the oldest until this many are left.
+    Len(u64),
+}
+
+/// Remove the oldest entries of a stream.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Trim {
+    /// The stream.
+    pub stream: StreamName,
+    /// What to keep.
+    pub limit: TrimLimit,
+    /// Whether the backend may keep somewhat more, where that is cheaper.
+    pub approximate: bool,
+    /// Entries from this id on are kept, whatever the limit says.
+    pub keep_from: Option<EntryId>,
+}
+
+impl Trim {
+    /// Trims to exactly this limit.
+    #[must_use]
+    pub fn new(stream: StreamName, limit: TrimLimit) -> Self {
+        Self { stream, limit, approximate: false, keep_from: None }
+    }
+
+    /// Lets the backend keep somewhat more.
+    #[must_use]
+    pub fn approximate(mut self) -> Self {
+        self.approximate = true;
+        self
+    }
+
+    /// Keeps entries from this id on.
+    #[must_use]
+    pub fn keep_from(mut self, id: Option<EntryId>) -> Self {
+        self.keep_from = id;
+        self
+    }
+}
+
+/// Ask for the state of a stream and, if named, of a group on it; all of one instant.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Inspect {
+    /// The stream.
+    pub stream: StreamName,
+    /// The group, if it is of interest.
+    pub group: Option<crate::GroupName>,
+}
+
+impl Inspect {
+    /// The state of the stream alone.
+    #[must_use]
+    pub fn stream(stream: StreamName) -> Self {
+        Self { stream, group: None }
+    }
+
+    /// The state of the stream and of the subscription's group.
+    #[must_use]
+    pub fn subscription(subscription: &Subscription) -> Self {
+        Self { stream: subscription.stream.clone(), group: Some(subscription.group.clone()) }
+    }
+}
+
+/// A stream as it is at one instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamState {
+    /// How many entries it holds.
+    pub len: u64,
+    /// The id of the first entry that it holds.
+    pub first_id: Option<EntryId>,
+    /// The last id that it gave out, also if that entry is gone. `0-0` if it never held one.
+    pub last_id: EntryId,
+    /// How many entries were ever added, if the server counts them.
+    pub entries_added: Option<u64>,
+    /// The name of this life of the stream, if the backend gives one.
+    pub incarnation: Option<Incarnation>,
+    /// The group that was asked for, if it exists.
+    pub group: Option<GroupState>,
+}
+
+impl StreamState {
+    /// A stream that ends at this id and holds this many entries; the rest unknown.
+    #[must_use]
+    pub fn new(last_id: EntryId, len: u64) -> Self {
+        Self { len, first_id: None, last_id, entries_added: None, incarnation: None, group: None }
+    }
+}
+
+/// A group as it is at one instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupState {
+    /// The last id that was delivered to a consumer of the group.
+    pub last_delivered: EntryId,
+    /// How many entries were ever added up to that id, if the server knows.
+    pub entries_read: Option<u64>,
+    /// How many entries are pending.
+    pub pending: u64,
+    /// The smallest pending id.
+    pub first_pending: Option<EntryId>,
+}
+
+impl GroupState {
+    /// A group that has delivered up to this id, with nothing pending.
+    #[must_use]
+    pub fn new(last_delivered: EntryId) -> Self {
+        Self { last_delivered, entries_read: None, pending: 0, first_pending: None }
+    }
+}
+
+/// Read entries after an id, outside of any group.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Read {
+    /// The stream.
+    pub stream: StreamName,
+    /// Only entries above this id.
+    pub after: EntryId,
+    /// At most this many entries; at least 1.
+    pub limit: usize,
+    /// How long to wait for one if there is none. `None`: do not wait.
+    pub block: Option<Duration>,
+}
+
+impl Read {
+    /// Up to `limit` entries after an id, without waiting.
+    #[must_use]
+    pub fn new(stream: StreamName, after: EntryId, limit: usize) -> Self {
+        Self { stream, after, limit, block: None }
+    }
+
+    /// Waits this long for the first one.
+    #[must_use]
+    pub fn block(mut self, wait: Duration) -> Self {
+        self.block = Some(wait);
+        self
+    }
+}
+
+/// Create a group where it is absent, and move one that stands before `at` up to it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct EnsureGroup {
+    /// The subscription. Its stream is created empty if it is absent.
+    pub subscription: Subscription,
+    /// The group then delivers entries above this id.
+    pub at: EntryId,
+    /// How many entries were ever added up to `at`, if that is known exactly.
+    pub ordinal: Option<u64>,
+}
+
+impl EnsureGroup {
+    /// A group that delivers what is above the position's watermark.
+    #[must_use]
+    pub fn new(subscription: Subscription, position: &Position) -> Self {
+        Self { subscription, at: position.watermark, ordinal: position.ordinal }
+    }
+}
+
+/// Read entries that no consumer of the group has received, and take them as pending.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ReadGroup {
+    /// The subscription.
+    pub subscription: Subscription,
+    /// Who receives them.
+    pub consumer: ConsumerName,
+    /// At most this many entries; at least 1.
+    pub limit: usize,
+    /// How long to wait for one if there is none. `None`: do not wait.
+    pub block: Option<Duration>,
+}
+
+impl ReadGroup {
+    /// Up to `limit` new entries, without waiting.
+    #[must_use]
+    pub fn new(subscription: Subscription, consumer: ConsumerName, limit: usize) -> Self {
+        Self { subscription, consumer, limit, block: None }
+    }
+
+    /// Waits this long for the first one.
+    #[must_use]
+    pub fn block(mut self, wait: Duration) -> Self {
+        self.block = Some(wait);
+        self
+    }
+}
+
+/// Read again what is pending for this consumer.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ReadPending {
+    /// The subscription.
+    pub subscription: Subscription,
+    /// Whose entries.
+    pub consumer: ConsumerName,
+    /// Only entries above this id. [`EntryId::MAX`] yields nothing.
+    pub after: EntryId,
+    /// At most this many; at least 1.
+    pub limit: usize,
+}
+
+impl ReadPending {
+    /// Up to `limit` of the consumer's pending entries above `after`.
+    #[must_use]
+    pub fn new(subscription: Subscription, consumer: ConsumerName, after: EntryId, limit: usize) -> Self {
+        Self { subscription, consumer, after, limit }
+    }
+}
+
+/// A pending entry, which may have left the stream meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PendingEntry {
+    /// Its id.
+    pub id: EntryId,
+    /// How often it was delivered, this time included.
+    pub deliveries: u64,
+    /// Its fields; `None` if it was trimmed or deleted.
+    pub fields: Option<Fields>,
+}
+
+impl PendingEntry {
+    /// A pending entry.
+    #[must_use]
+    pub fn new(id: EntryId, deliveries: u64, fields: Option<Fields>) -> Self {
+        Self { id, deliveries, fields }
+    }
+
+    /// The delivery, or the id of an entry that is gone.
+    ///
+    /// # Errors
+    ///
+    /// The id, if the entry left the stream.
+    pub fn into_delivery(self) -> Result<Delivery, EntryId> {
+        let fields = self.fields.ok_or(self.id)?;
+        Ok(Delivery::new(Entry::new(self.id, fields), self.deliveries))
+    }
+}
+
+/// Tells one process from another that uses the same consumer name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token(pub u64);
+
+/// Show that a consumer lives.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Heartbeat {
+    /// The subscription.
+    pub subscription: Subscription,
+    /// Who lives.
+    pub consumer: ConsumerName,
+    /// Which process that is.
+    pub token: Token,
+    /// How long the consumer counts as alive from now, by the server's clock.
+    pub ttl: Duration,
+}
+
+impl Heartbeat {
+    /// A sign of life for `ttl`.
+    #[must_use]
+    pub fn new(subscription: Subscription, consumer: ConsumerName, token: Token, ttl: Duration) -> Self {
+        Self { subscription, consumer, token, ttl }
+    }
+}
+
+/// The answer to a [`Heartbeat`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Beat {
+    /// The last heartbeat of this process still stood: nothing can have been claimed from it.
+    Unbroken,
+    /// There was none that stood: the first one, or others may have claimed this consumer's entries meanwhile.
+    Fresh,
+}
+
+/// Take over pending entries of consumers that are dead.
+///
+/// Dead is whose heartbeat has run out; who never kept one is judged by the idle time of each entry. The test and the
+/// transfer are one atomic step.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Claim {
+    /// The subscription.
+    pub subscription: Subscription,
+    /// Who receives them. Its own entries are never among them.
+    pub consumer: ConsumerName,
+    /// Where to go on: `0-0`, or [`Claimed::next`] of the call before.
+    pub from: EntryId,
+    /// At most this many; at least 1.
+    pub limit: usize,
+    /// The idle time after which entries of a consumer without heartbeat may be taken.
+    pub min_idle: Duration,
+}
+
+impl Claim {
+    /// Takes over up to `limit` entries, from the first on.
+    #[must_use]
+    pub fn new(subscription: Subscription, consumer: ConsumerName, limit: usize, min_idle: Duration) -> Self {
+        Self { subscription, consumer, from: EntryId::ZERO, limit, min_idle }
+    }
+
+    /// Goes on from here.
+    #[must_use]
+    pub fn from(mut self, id: EntryId) -> Self {
+        self.from = id;
+        self
+    }
+}
+
+/// The answer to a [`Claim`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Claimed {
+    /// What now belongs to the caller. Entries that left the stream are among them, without fields, and stay pending until
+    /// they are acked.
+    pub entries: Vec<PendingEntry>,
+    /// Where to go on; `None` if the whole pending list was seen.
+    pub next: Option<EntryId>,
+}
+
+impl Claimed {
+    /// These entries, and where to go on.
+    #[must_use]
+    pub fn new(entries: Vec<PendingEntry>, next: Option<EntryId>) -> Self {
+        Self { entries, next }
+    }
+}
+
+/// Tell the server that deliveries are finished.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Ack {
+    /// The subscription.
+    pub subscription: Subscription,
+    /// Which entries. May be empty, to learn the position.
+    pub ids: Vec<EntryId>,
+    /// Also find out the ordinal, which may cost the server more.
+    pub count: bool,
+}
+
+impl Ack {
+    /// Acks these.
+    #[must_use]
+    pub fn new(subscription: Subscription, ids: Vec<EntryId>) -> Self {
+        Self { subscription, ids, count: false }
+    }
+
+    /// Also finds out the ordinal.
+    #[must_use]
+    pub fn count(mut self, count: bool) -> Self {
+        self.count = count;
+        self
+    }
+}
+
+/// The answer to an [`Ack`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Acked {
+    /// How many were pending, and are not any more. The others had been acked before, by whomever.
+    pub acked: u64,
+    /// How far the group is settled, read after the ack and atomically with it. `None` if the group is gone.
+    ///
+    /// The predecessor of the smallest pending id. Where nothing is pending, the greatest of the acked ids that the group has
+    /// delivered: one that was pending until now or, if none was, the smaller of the group's last delivered id and the
+    /// greatest id of the request (of an empty request: the last delivered id). The ordinal is known at least where it was
+    /// asked for, nothing is pending and the backend counts entries.
+    pub position: Option<Position>,
+}
+
+impl Acked {
+    /// This many were acked; the group then stood there.
+    #[must_use]
+    pub fn new(acked: u64, position: Option<Position>) -> Self {
+        Self { acked, position }
+    }
+}
+
+/// A consumer goes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Leave {
+    /// The subscription.
+    pub subscription: Subscription,
+    /// Who goes.
+    pub consumer: ConsumerName,
+    /// Which process that is.
+    pub token: Token,
+}
+
+impl Leave {
+    /// This consumer goes.
+    #[must_use]
+    pub fn new(subscription: Subscription, consumer: ConsumerName, token: Token) -> Self {
+        Self { subscription, consumer, token }
+    }
+}
+
+/// The answer to a [`Leave`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Left {
+    /// How many entries are still pending for the consumer. Others may claim them at once.
+    pub pending: u64,
+}
+
+impl Left {
+    /// This many are still pending.
+    #[must_use]
+    pub fn new(pending: u64) -> Self {
+        Self { pending }
+    }
+}
+
+/// Something to remove for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Removal {
+    /// Single entries of a stream.
+    Entries(StreamName, Vec<EntryId>),
+    /// A group with its pending list and its consumers' heartbeats. The checkpoint stays.
+    Group(Subscription),
+    /// A stream with its groups. Checkpoints stay.
+    Stream(StreamName),
+}

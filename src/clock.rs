@@ -1,0 +1,124 @@
+//! The one source of time and randomness.
+//!
+//! Everything in the core asks here, so that paused time drives all of it in tests and a simulation can be repeated.
+
+#![expect(clippy::disallowed_methods, reason = "this is the one place that may ask the machine")]
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::time::Instant;
+
+/// Milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// This many milliseconds since the Unix epoch.
+    #[must_use]
+    pub const fn from_millis(ms: u64) -> Self {
+        Self(ms)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// This much later.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(millis(duration)))
+    }
+
+    /// The time from `earlier` to this; zero if `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A duration in whole milliseconds, as servers take it.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A clock that never goes back: wall time read once, then carried by the runtime's monotonic clock.
+///
+/// Under tokio's paused time it stands still and moves with it.
+#[derive(Clone, Debug)]
+pub struct Clock(Arc<Start>);
+
+#[derive(Debug)]
+struct Start {
+    wall: Timestamp,
+    mono: OnceLock<Instant>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock {
+    /// A clock that starts at the machine's wall time.
+    #[must_use]
+    pub fn new() -> Self {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(Arc::new(Start { wall: Timestamp(millis(wall)), mono: OnceLock::new() }))
+    }
+
+    /// Time since the clock was first asked. Monotonic.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.0.mono.get_or_init(Instant::now).elapsed()
+    }
+
+    /// Wall time that never goes back.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.0.wall.plus(self.elapsed())
+    }
+
+    /// Waits.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it ends the wait and nothing else.
+    pub async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+
+    /// Waits until [`elapsed`](Self::elapsed) reaches `at`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it ends the wait and nothing else.
+    pub async fn sleep_until(&self, at: Duration) {
+        tokio::time::sleep(at.saturating_sub(self.elapsed())).await;
+    }
+}
+
+/// 64 random bits.
+#[must_use]
+pub fn random() -> u64 {
+    fastrand::u64(..)
+}
+
+/// A random fraction in `0.0..1.0`, for jitter.
+#[must_use]
+pub fn fraction() -> f64 {
+    fastrand::f64()
+}

@@ -1,0 +1,43 @@
+//! One hand-over of an entry.
+
+use crate::{Entry, EntryId, Fields};
+
+/// One hand-over of one entry to a handler.
+///
+/// Cloning is cheap: the bytes are shared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Delivery {
+    /// The entry.
+    pub entry: Entry,
+    /// How often the entry was delivered, by the server's count where it keeps one. 1 is the first delivery.
+    pub deliveries: u64,
+    /// How often this process has called the handler with it, this call included.
+    pub attempt: u32,
+}
+
+impl Delivery {
+    /// The first attempt at this entry.
+    #[must_use]
+    pub fn new(entry: Entry, deliveries: u64) -> Self {
+        Self { entry, deliveries, attempt: 1 }
+    }
+
+    /// The id of the entry.
+    #[must_use]
+    pub fn id(&self) -> EntryId {
+        self.entry.id
+    }
+
+    /// The fields of the entry.
+    #[must_use]
+    pub fn fields(&self) -> &Fields {
+        &self.entry.fields
+    }
+
+    /// Whether somebody may have seen the entry before: another delivery of it came first, or another attempt.
+    #[must_use]
+    pub fn is_redelivery(&self) -> bool {
+        self.deliveries > 1 || self.attempt > 1
+    }
+}
