@@ -261,6 +261,13 @@ impl Position {
         }
     }
 
+    /// With a higher watermark, of unknown ordinal; what is settled ahead of it still is.
+    #[must_use]
+    pub fn at_watermark(self, watermark: EntryId) -> Self {
+        let ahead = if self.ahead.top > Some(watermark) { self.ahead } else { SettledAhead::default() };
+        Self { watermark, ahead, ordinal: None, ..self }
+    }
+
     /// With this ordinal.
     #[must_use]
     pub fn with_ordinal(mut self, ordinal: Option<u64>) -> Self {

@@ -414,8 +414,8 @@ impl<'a> Session<'a> {
     }
 
     fn wake(&self) -> Duration {
-        let claim = self.is_shared().then_some(self.claim_at);
-        [self.machine.wake(), self.deadline, claim.filter(|_| self.deadline.is_none()), Some(self.status_at)]
+        let claims = self.is_shared() && self.claiming.is_none() && self.deadline.is_none();
+        [self.machine.wake(), self.deadline, claims.then_some(self.claim_at), Some(self.status_at)]
             .into_iter()
             .flatten()
             .min()
@@ -438,7 +438,7 @@ impl<'a> Session<'a> {
                 self.save(Save::default());
             }
         }
-        if now >= self.claim_at && self.is_shared() && self.claiming.is_none() {
+        if now >= self.claim_at && self.is_shared() && self.claiming.is_none() && self.deadline.is_none() {
             self.claim_at = now + settings.claim_interval;
             let limit = self.machine.room().min(settings.read_entries_max);
             if limit > 0 {
@@ -485,7 +485,7 @@ impl<'a> Session<'a> {
         self.report.settled += counts.settled;
         self.report.retried += counts.retried;
         self.report.skipped += counts.skipped;
-        self.report.abandoned += self.machine.in_flight() as u64;
+        self.report.abandoned += counts.delivered - counts.settled;
         self.report.unsaved += self.machine.unsaved() as u64;
         self.running.abort_all();
         if self.count_open && self.drained {
