@@ -92,8 +92,13 @@ impl SettledAhead {
     /// As [`new`](Self::new), with runs of unsettled ids.
     #[must_use]
     pub fn from_ranges(top: EntryId, holes: impl IntoIterator<Item = IdRange>) -> Self {
-        let holes: Vec<_> = holes.into_iter().take_while(|hole| hole.last < top).collect();
+        let mut top = top;
+        let mut holes: Vec<_> = holes.into_iter().take_while(|hole| hole.first <= top).collect();
         debug_assert!(holes.windows(2).all(|w| w[0].last < w[1].first), "holes ascend");
+        // A hole that reaches the top is not settled either: what is settled then ends before it.
+        while let Some(hole) = holes.pop_if(|hole| hole.last >= top) {
+            top = hole.first.prev().unwrap_or(EntryId::ZERO);
+        }
         if holes.is_empty() { Self::default() } else { Self { top: Some(top), holes } }
     }
 
@@ -451,6 +456,18 @@ mod tests {
             let (top, holes) = ids.split_last().expect("at least one");
             SettledAhead::new(*top, holes.iter().copied())
         })
+    }
+
+    #[test]
+    fn a_hole_at_the_top_is_not_settled() {
+        // As after acks of 2 to 4, where 1 and 5 are pending and 5 is the last that was delivered.
+        let position = Position::of_group(&[id(1), id(5)], Some(id(5))).unwrap();
+        assert!(position.settles(id(4)) && !position.settles(id(5)) && !position.settles(id(1)));
+        // Where holes touch, none of them is.
+        let run = IdRange { first: id(2), last: id(9) };
+        let ahead = SettledAhead::from_ranges(id(5), [IdRange { first: id(1), last: id(1) }, run]);
+        assert!(ahead.contains(EntryId::new(1, 7)) && !ahead.contains(id(2)) && !ahead.contains(id(5)));
+        assert!(SettledAhead::new(id(5), [id(5)]).is_empty());
     }
 
     proptest! {
