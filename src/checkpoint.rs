@@ -155,10 +155,14 @@ impl SettledAhead {
                 text.push_str("..");
                 push_id(&mut text, &mut last, hole.last);
             }
-            let end = self.holes.get(i + 1).map_or(Some(top), |next| next.first.prev());
+            let end = self.holes.get(i + 1).map_or(Some(top), |next| next.first.prev()).unwrap_or(top);
+            if end == hole.last {
+                // The next hole touches this one: nothing between them is settled, so the text cannot end here.
+                continue;
+            }
             let mut closed = text.clone();
             closed.push_str(" >");
-            push_id(&mut closed, &mut last.clone(), end.unwrap_or(top));
+            push_id(&mut closed, &mut last.clone(), end);
             if closed.len() > bytes {
                 return fits;
             }
@@ -477,6 +481,16 @@ mod tests {
         let ahead = SettledAhead::from_ranges(id(5), [IdRange { first: id(1), last: id(1) }, run]);
         assert!(ahead.contains(EntryId::new(1, 7)) && !ahead.contains(id(2)) && !ahead.contains(id(5)));
         assert!(SettledAhead::new(id(5), [id(5)]).is_empty());
+    }
+
+    #[test]
+    fn holes_that_touch_fit_a_byte_budget_together_or_not_at_all() {
+        let hole = |seq| EntryId::new(3, seq);
+        let ahead = SettledAhead::new(EntryId::new(3, 9_000_000), [hole(46), hole(47)]);
+        for bytes in 0..ahead.encode().len() {
+            assert_eq!(ahead.clone().truncated(bytes), SettledAhead::default(), "{bytes}");
+        }
+        assert_eq!(ahead.clone().truncated(ahead.encode().len()), ahead);
     }
 
     proptest! {
