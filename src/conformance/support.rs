@@ -6,9 +6,9 @@ use crate::{
     ConsumerName, EntryId, Epoch, Error, ErrorKind, Fields, Position, Result, Subscription,
     backend::{
         Ack, Acked, Acquire, Acquired, Advance, Advanced, Append, AtomicSettle, Beat, CheckpointBackend,
-        Claim, Claimed, EnsureGroup, GroupState, Heartbeat, Inspect, Leave, NewEntry, Ownership,
-        PendingEntry, Read, ReadGroup, ReadPending, Release, Removal, Renew, Settle, Settled, StreamBackend,
-        StreamState, Token,
+        Claim, Claimed, EnsureGroup, Grant, GroupState, Heartbeat, Inspect, Leave, NewEntry, PendingEntry,
+        Read, ReadGroup, ReadPending, Release, Removal, Renew, Settle, Settled, StreamBackend, StreamState,
+        Token,
     },
     clock::{self, Clock},
 };
@@ -18,7 +18,7 @@ pub(super) const SOON: Duration = Duration::from_secs(10);
 /// A time to live that no case outlives.
 pub(super) const LONG: Duration = Duration::from_secs(600);
 /// A time to live that a case waits for.
-pub(super) const SHORT: Duration = Duration::from_millis(150);
+pub(super) const SHORT: Duration = Duration::from_millis(100);
 
 /// How a case ends, if not well.
 #[derive(Debug)]
@@ -292,7 +292,7 @@ impl Checkpoints {
     }
 
     /// Takes ownership of a subscription that is free.
-    pub(super) async fn own(&self, who: &str, ttl: Duration) -> Result<Ownership> {
+    pub(super) async fn own(&self, who: &str, ttl: Duration) -> Result<Grant> {
         match self.acquire(who, ttl).await? {
             Acquired::Owned(ownership) => Ok(ownership),
             held => panic!("{who} expects the subscription to be free: {held:?}"),

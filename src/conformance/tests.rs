@@ -38,3 +38,46 @@ mod shared {
     crate::checkpoint_conformance!(checkpoint, shared_checkpoint);
     crate::settle_conformance!(settle, shared_settle);
 }
+
+mod layered {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::layer::{Faults, Layer, Layered, Observe, Retry, RetryPolicy, Timeout};
+
+    async fn timeout() -> Layered<Memory, Timeout> {
+        Timeout::new(Duration::from_secs(20)).wrap(Memory::new())
+    }
+
+    async fn retry() -> Layered<Memory, Retry> {
+        Retry::new(RetryPolicy::default()).wrap(Memory::new())
+    }
+
+    async fn observe() -> Layered<Memory, Observe> {
+        Observe::debug().wrap(Memory::new())
+    }
+
+    async fn no_faults() -> Layered<Memory, Faults> {
+        Faults::new().wrap(Memory::new())
+    }
+
+    /// All in the right order, and shared, as a deployment has them.
+    async fn all() -> Arc<dyn AtomicSettle> {
+        let backend = Timeout::new(Duration::from_secs(20)).wrap(Faults::new().wrap(Memory::new()));
+        Arc::new(Observe::debug().wrap(Retry::new(RetryPolicy::default()).wrap(backend)))
+    }
+
+    macro_rules! over {
+        ($($layer:ident)*) => {
+            $(mod $layer {
+                use super::*;
+
+                crate::stream_conformance!(stream, $layer);
+                crate::checkpoint_conformance!(checkpoint, $layer);
+                crate::settle_conformance!(settle, $layer);
+            })*
+        };
+    }
+
+    over! { timeout retry observe no_faults all }
+}

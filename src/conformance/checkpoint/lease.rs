@@ -89,7 +89,7 @@ pub(super) async fn a_takeover(t: Checkpoints) -> Verdict {
 /// An owner whose lease has run out, and whom nobody has followed, may still advance, and renew.
 pub(super) async fn nobody_followed(t: Checkpoints) -> Verdict {
     let epoch = t.own("a", SHORT).await?.epoch;
-    t.clock.sleep(SHORT * 3).await;
+    t.clock.sleep(SHORT * 2).await;
     assert!(t.advance_to(epoch, 5).await?.moved);
     t.renew(epoch, LONG).await?;
     assert!(t.is_held("b").await?);
@@ -98,9 +98,9 @@ pub(super) async fn nobody_followed(t: Checkpoints) -> Verdict {
 
 /// Renewing lengthens the lease.
 pub(super) async fn renewing_lengthens(t: Checkpoints) -> Verdict {
-    let epoch = t.own("a", SHORT * 4).await?.epoch;
+    let epoch = t.own("a", SHORT).await?.epoch;
     t.renew(epoch, LONG).await?;
-    t.clock.sleep(SHORT * 5).await;
+    t.clock.sleep(SHORT * 2).await;
     assert!(t.is_held("b").await?);
     Ok(())
 }
@@ -187,7 +187,7 @@ pub(super) async fn t39_a_cold_start(t: Checkpoints) -> Verdict {
 /// G4: of many that take over at once when a lease has run out, one owns the subscription.
 pub(super) async fn g4_a_contested_takeover(t: Checkpoints) -> Verdict {
     let first = t.own("a", SHORT).await?.epoch;
-    t.clock.sleep(SHORT * 3).await;
+    t.clock.sleep(SHORT * 2).await;
     let mut tasks = JoinSet::new();
     for n in 0..10 {
         let t = t.clone();

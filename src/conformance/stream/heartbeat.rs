@@ -62,7 +62,7 @@ pub(super) async fn frees_the_name_when_it_runs_out(t: Streams) -> Verdict {
 pub(super) async fn a_gap_is_told(t: Streams) -> Verdict {
     t.ensure_at(EntryId::ZERO).await?;
     t.beat("a", 1, SHORT).await?;
-    t.clock.sleep(SHORT * 3).await;
+    t.clock.sleep(SHORT * 2).await;
     assert_eq!(t.beat("a", 1, LONG).await?, Beat::Fresh);
     assert_eq!(t.beat("a", 1, LONG).await?, Beat::Unbroken);
     Ok(())
@@ -71,9 +71,9 @@ pub(super) async fn a_gap_is_told(t: Streams) -> Verdict {
 /// A heartbeat lengthens the one before it.
 pub(super) async fn lengthens(t: Streams) -> Verdict {
     t.ensure_at(EntryId::ZERO).await?;
-    t.beat("a", 1, SHORT * 4).await?;
+    t.beat("a", 1, SHORT).await?;
     t.beat("a", 1, LONG).await?;
-    t.clock.sleep(SHORT * 5).await;
+    t.clock.sleep(SHORT * 2).await;
     fails(t.beat("a", 2, LONG).await, ErrorKind::Busy);
     assert_eq!(t.beat("a", 1, LONG).await?, Beat::Unbroken);
     Ok(())
