@@ -10,6 +10,7 @@ mod delivery;
 mod entry;
 mod error;
 pub mod integrity;
+pub mod layer;
 pub mod memory;
 mod name;
 mod retry;
