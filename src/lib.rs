@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod checkpoint;
 pub mod clock;
+pub mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod delivery;
@@ -10,9 +11,11 @@ mod entry;
 mod error;
 pub mod integrity;
 mod name;
+pub mod producer;
 
 pub use checkpoint::{Checkpoint, Epoch, IdRange, Incarnation, Position, SettledAhead};
 pub use delivery::Delivery;
 pub use entry::{Entry, EntryId, Fields};
 pub use error::{Error, ErrorKind, Outcome, Result, Retry};
 pub use name::{ConsumerName, GroupName, StreamName, Subscription};
+pub use producer::Producer;

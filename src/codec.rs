@@ -1,0 +1,411 @@
+//! Typed payloads: one value in one field of an entry.
+//!
+//! By convention the encoded value is in the field [`PAYLOAD_FIELD`]; other fields stay free for whoever wants to route or
+//! trace by them. [`Raw`] is there always and takes bytes as they are, [`Json`] with the feature `json`, and
+//! [`MessagePack`] with the feature `msgpack`; both of the latter work through serde. A format of one's own is a type that
+//! implements [`Codec`] with [`Encode`] and [`Decode`].
+//!
+//! ```
+//! use bytes::Bytes;
+//! use highwater::codec::{self, PAYLOAD_FIELD, Raw};
+//!
+//! let fields = codec::encode::<[u8], Raw>(b"hello")?;
+//! assert_eq!(fields.get(PAYLOAD_FIELD).unwrap(), "hello");
+//! assert_eq!(codec::decode::<Bytes, Raw>(&fields)?, "hello");
+//! # Ok::<(), highwater::Error>(())
+//! ```
+
+use std::{any::type_name, error::Error as StdError, fmt};
+
+use bytes::Bytes;
+
+use crate::{Error, ErrorKind, Fields, Result};
+
+/// The field that holds the encoded value.
+pub const PAYLOAD_FIELD: &str = "payload";
+
+/// The error underneath a format's own failure.
+pub type CodecError = Box<dyn StdError + Send + Sync>;
+
+/// A format of payloads. What it can do is in [`Encode`] and [`Decode`].
+pub trait Codec: fmt::Debug + Send + Sync + 'static {
+    /// Its short name, for errors: `json`.
+    const NAME: &'static str;
+}
+
+/// A format that can write a `T`.
+pub trait Encode<T: ?Sized>: Codec {
+    /// The value as bytes.
+    ///
+    /// # Errors
+    ///
+    /// The format's own error if it has no form for the value.
+    fn to_bytes(value: &T) -> Result<Bytes, CodecError>;
+}
+
+/// A format that can read a `T`.
+pub trait Decode<T>: Codec {
+    /// The value that the bytes, all of them, stand for.
+    ///
+    /// # Errors
+    ///
+    /// The format's own error if they stand for none.
+    fn from_bytes(bytes: &Bytes) -> Result<T, CodecError>;
+}
+
+/// Encodes a value as the fields of an entry: one field, [`PAYLOAD_FIELD`].
+///
+/// # Errors
+///
+/// [`ErrorKind::Invalid`] if the format has no form for the value, such as a map in JSON whose keys are not text.
+///
+/// ```
+/// # #[cfg(feature = "json")] {
+/// use highwater::codec::{self, Json, PAYLOAD_FIELD};
+///
+/// let fields = codec::encode::<_, Json>(&("order", 7))?;
+/// assert_eq!(fields.get(PAYLOAD_FIELD).unwrap(), r#"["order",7]"#);
+/// # }
+/// # Ok::<(), highwater::Error>(())
+/// ```
+pub fn encode<T: ?Sized, C: Encode<T>>(value: &T) -> Result<Fields> {
+    let payload = C::to_bytes(value).map_err(|source| {
+        Error::invalid("the value cannot be encoded: change its type, or use another codec")
+            .with("codec", C::NAME)
+            .with("type", type_name::<T>())
+            .with_source(source)
+    })?;
+    Ok(Fields::from(vec![(Bytes::from_static(PAYLOAD_FIELD.as_bytes()), payload)]))
+}
+
+/// Decodes the value in the field [`PAYLOAD_FIELD`] of an entry.
+///
+/// # Errors
+///
+/// [`ErrorKind::Corrupt`], with [`Undecodable`] as its source, if the field is missing or is not the encoded form of a `T`;
+/// [`is_undecodable`] recognises it. It is final: the same bytes never decode later. Neither the message nor `Debug` of the
+/// error shows anything of the payload.
+///
+/// ```
+/// # #[cfg(feature = "json")] {
+/// use highwater::{Fields, codec::{self, Json}};
+///
+/// let fields: Fields = [("payload", r#"["order",7]"#)].into_iter().collect();
+/// assert_eq!(codec::decode::<(String, u32), Json>(&fields)?, ("order".to_owned(), 7));
+///
+/// let error = codec::decode::<u32, Json>(&fields).unwrap_err();
+/// assert!(codec::is_undecodable(&error));
+/// # }
+/// # Ok::<(), highwater::Error>(())
+/// ```
+pub fn decode<T, C: Decode<T>>(fields: &Fields) -> Result<T> {
+    let Some(payload) = fields.get(PAYLOAD_FIELD) else {
+        return Err(undecodable::<T, C>(
+            "the entry has no field `payload`: it was not written by a codec",
+            None,
+        ));
+    };
+    C::from_bytes(payload).map_err(|source| {
+        let message = "the payload of the entry cannot be decoded: dead-letter it, or use the codec and type it was written with";
+        undecodable::<T, C>(message, Some(source)).with("bytes", payload.len())
+    })
+}
+
+/// Whether an error says that the payload of an entry cannot be decoded, as [`decode`] reports it.
+///
+/// Such an entry is undecodable for good: to deliver it again is of no use.
+///
+/// ```
+/// use bytes::Bytes;
+/// use highwater::{Error, Fields, codec::{self, Raw}};
+///
+/// let error = codec::decode::<Bytes, Raw>(&Fields::default()).unwrap_err();
+/// assert!(codec::is_undecodable(&error));
+/// assert!(!codec::is_undecodable(&Error::invalid("something else")));
+/// ```
+#[must_use]
+pub fn is_undecodable(error: &Error) -> bool {
+    error.source().is_some_and(|source| source.is::<Undecodable>())
+}
+
+fn undecodable<T, C: Codec>(message: &'static str, source: Option<CodecError>) -> Error {
+    Error::new(ErrorKind::Corrupt, message)
+        .with("codec", C::NAME)
+        .with("type", type_name::<T>())
+        .with_source(Undecodable { source })
+}
+
+/// The source of the error of [`decode`]; its own source is the error of the format, if there is one.
+///
+/// The errors of a format quote what they stumbled over. This level stands between so that `Debug` of the whole, which ends
+/// in logs, shows nothing of the payload; who wants to see it follows [`source`](StdError::source).
+pub struct Undecodable {
+    source: Option<CodecError>,
+}
+
+impl fmt::Display for Undecodable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.source.is_some() { "the payload is malformed" } else { "the payload is missing" })
+    }
+}
+
+impl fmt::Debug for Undecodable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Undecodable").finish_non_exhaustive()
+    }
+}
+
+impl StdError for Undecodable {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|s| s as _)
+    }
+}
+
+/// Bytes as they are.
+#[derive(Debug, Clone, Copy)]
+pub struct Raw;
+
+impl Codec for Raw {
+    const NAME: &'static str = "raw";
+}
+
+impl Encode<[u8]> for Raw {
+    fn to_bytes(value: &[u8]) -> Result<Bytes, CodecError> {
+        Ok(Bytes::copy_from_slice(value))
+    }
+}
+
+impl Encode<Vec<u8>> for Raw {
+    fn to_bytes(value: &Vec<u8>) -> Result<Bytes, CodecError> {
+        Ok(Bytes::copy_from_slice(value))
+    }
+}
+
+impl Encode<Bytes> for Raw {
+    fn to_bytes(value: &Bytes) -> Result<Bytes, CodecError> {
+        Ok(value.clone())
+    }
+}
+
+impl Decode<Bytes> for Raw {
+    fn from_bytes(bytes: &Bytes) -> Result<Bytes, CodecError> {
+        Ok(bytes.clone())
+    }
+}
+
+impl Decode<Vec<u8>> for Raw {
+    fn from_bytes(bytes: &Bytes) -> Result<Vec<u8>, CodecError> {
+        Ok(bytes.to_vec())
+    }
+}
+
+/// JSON, through serde.
+#[cfg(feature = "json")]
+#[derive(Debug, Clone, Copy)]
+pub struct Json;
+
+#[cfg(feature = "json")]
+impl Codec for Json {
+    const NAME: &'static str = "json";
+}
+
+#[cfg(feature = "json")]
+impl<T: serde::Serialize + ?Sized> Encode<T> for Json {
+    fn to_bytes(value: &T) -> Result<Bytes, CodecError> {
+        Ok(serde_json::to_vec(value)?.into())
+    }
+}
+
+#[cfg(feature = "json")]
+impl<T: serde::de::DeserializeOwned> Decode<T> for Json {
+    fn from_bytes(bytes: &Bytes) -> Result<T, CodecError> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}
+
+/// `MessagePack`, through serde. Structs are maps with named fields, so that a field may be added later.
+#[cfg(feature = "msgpack")]
+#[derive(Debug, Clone, Copy)]
+pub struct MessagePack;
+
+#[cfg(feature = "msgpack")]
+impl Codec for MessagePack {
+    const NAME: &'static str = "msgpack";
+}
+
+#[cfg(feature = "msgpack")]
+impl<T: serde::Serialize + ?Sized> Encode<T> for MessagePack {
+    fn to_bytes(value: &T) -> Result<Bytes, CodecError> {
+        Ok(rmp_serde::to_vec_named(value)?.into())
+    }
+}
+
+#[cfg(feature = "msgpack")]
+impl<T: serde::de::DeserializeOwned> Decode<T> for MessagePack {
+    fn from_bytes(bytes: &Bytes) -> Result<T, CodecError> {
+        let mut decoder = rmp_serde::Deserializer::new(std::io::Cursor::new(bytes));
+        let value = T::deserialize(&mut decoder)?;
+        // The decoder stops after the first value. Text, read as MessagePack, starts with a small number: without this check
+        // half of all garbage would decode.
+        if decoder.position() < bytes.len() as u64 {
+            return Err("bytes follow the value".into());
+        }
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn payload(bytes: impl Into<Bytes>) -> Fields {
+        [(PAYLOAD_FIELD, bytes.into())].into_iter().collect()
+    }
+
+    #[test]
+    fn raw_bytes_are_shared_and_the_first_field_counts() {
+        let bytes = Bytes::from(vec![0, 159, 146, 150]);
+        let fields = encode::<_, Raw>(&bytes).unwrap();
+        let back: Bytes = decode::<_, Raw>(&fields).unwrap();
+        assert_eq!((back.as_ptr(), &back), (bytes.as_ptr(), &bytes));
+        assert_eq!(decode::<Vec<u8>, Raw>(&encode::<[u8], Raw>(b"").unwrap()).unwrap(), b"");
+
+        let twice: Fields = [("other", "x"), ("payload", "1"), ("payload", "2")].into_iter().collect();
+        assert_eq!(decode::<Bytes, Raw>(&twice).unwrap(), "1");
+    }
+
+    #[test]
+    fn a_missing_payload_is_undecodable() {
+        let other: Fields = [("Payload", "1")].into_iter().collect();
+        for fields in [Fields::default(), other] {
+            let error = decode::<Bytes, Raw>(&fields).unwrap_err();
+            assert!(is_undecodable(&error), "{error:?}");
+            assert_eq!((error.kind(), error.retry()), (ErrorKind::Corrupt, crate::Retry::Never));
+            assert!(error.source().unwrap().source().is_none());
+        }
+    }
+
+    #[cfg(all(feature = "json", feature = "msgpack"))]
+    mod serde_formats {
+        use proptest::prelude::*;
+        use serde::{Deserialize, Serialize};
+
+        use super::*;
+
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        struct Order {
+            id: u64,
+            change: i64,
+            note: String,
+            tags: Vec<Option<String>>,
+            kind: Kind,
+        }
+
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        enum Kind {
+            Open,
+            Paid { cents: u32 },
+            Split(Vec<u8>),
+        }
+
+        fn order() -> impl Strategy<Value = Order> {
+            let kind = prop_oneof![
+                Just(Kind::Open),
+                any::<u32>().prop_map(|cents| Kind::Paid { cents }),
+                any::<Vec<u8>>().prop_map(Kind::Split),
+            ];
+            let tags = prop::collection::vec(prop::option::of(".*"), 0..4);
+            (any::<u64>(), any::<i64>(), ".*", tags, kind).prop_map(|(id, change, note, tags, kind)| Order {
+                id,
+                change,
+                note,
+                tags,
+                kind,
+            })
+        }
+
+        proptest! {
+            #[test]
+            fn a_value_comes_back(order in order()) {
+                let json = encode::<_, Json>(&order).unwrap();
+                prop_assert_eq!(decode::<Order, Json>(&json).unwrap(), order.clone());
+                let packed = encode::<_, MessagePack>(&order).unwrap();
+                prop_assert_eq!(decode::<Order, MessagePack>(&packed).unwrap(), order);
+            }
+
+            #[test]
+            fn bytes_come_back(bytes in any::<Vec<u8>>()) {
+                let fields = encode::<_, Raw>(&bytes).unwrap();
+                prop_assert_eq!(decode::<Vec<u8>, Raw>(&fields).unwrap(), bytes);
+            }
+
+            #[test]
+            fn garbage_is_an_error_and_nothing_worse(bytes in any::<Vec<u8>>()) {
+                let fields = payload(bytes);
+                for error in [decode::<Order, Json>(&fields).err(), decode::<Order, MessagePack>(&fields).err()] {
+                    prop_assert!(is_undecodable(&error.unwrap()));
+                }
+            }
+
+            #[test]
+            fn a_cut_or_lengthened_value_is_undecodable(order in order(), cut in any::<prop::sample::Index>()) {
+                for whole in [encode::<_, Json>(&order).unwrap(), encode::<_, MessagePack>(&order).unwrap()] {
+                    let bytes = whole.get(PAYLOAD_FIELD).unwrap();
+                    let short = payload(bytes.slice(..cut.index(bytes.len())));
+                    let long = payload([bytes.as_ref(), b"!"].concat());
+                    for fields in [short, long] {
+                        prop_assert!(decode::<Order, Json>(&fields).is_err());
+                        prop_assert!(decode::<Order, MessagePack>(&fields).is_err());
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn a_field_may_be_added_later() {
+            #[derive(Serialize)]
+            struct Later {
+                id: u8,
+                added: u8,
+            }
+            #[derive(Debug, PartialEq, Deserialize)]
+            struct Before {
+                id: u8,
+            }
+            let later = Later { id: 7, added: 1 };
+            assert_eq!(
+                decode::<Before, Json>(&encode::<_, Json>(&later).unwrap()).unwrap(),
+                Before { id: 7 }
+            );
+            let packed = encode::<_, MessagePack>(&later).unwrap();
+            assert_eq!(decode::<Before, MessagePack>(&packed).unwrap(), Before { id: 7 });
+        }
+
+        #[test]
+        fn the_error_says_nothing_of_the_payload() {
+            let fields = payload(r#"{"id":"hunter2"}"#);
+            let error = decode::<Order, Json>(&fields).unwrap_err();
+            assert!(!format!("{error} {error:?} {:?}", error.source().unwrap()).contains("hunter2"));
+            // The error of serde is still there for whoever asks for it.
+            let serde = error.source().unwrap().source().unwrap();
+            assert!(serde.is::<serde_json::Error>(), "{serde:?}");
+            assert_eq!((error.context("codec"), error.context("bytes")), (Some("json"), Some("16")));
+        }
+
+        #[test]
+        fn a_value_without_a_form_is_invalid() {
+            let map = std::collections::BTreeMap::from([((1, 2), 3)]);
+            let error = encode::<_, Json>(&map).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(!is_undecodable(&error) && error.source().is_some());
+        }
+
+        #[test]
+        fn deep_nesting_is_an_error_and_not_a_crash() {
+            let json = payload("[".repeat(100_000));
+            assert!(is_undecodable(&decode::<serde_json::Value, Json>(&json).unwrap_err()));
+            let packed = payload(vec![0x91; 100_000]);
+            assert!(is_undecodable(&decode::<serde_json::Value, MessagePack>(&packed).unwrap_err()));
+        }
+    }
+}
