@@ -10,6 +10,7 @@ mod delivery;
 mod entry;
 mod error;
 pub mod integrity;
+pub mod memory;
 mod name;
 pub mod producer;
 
