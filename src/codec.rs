@@ -199,7 +199,7 @@ impl Decode<Vec<u8>> for Raw {
     }
 }
 
-/// JSON, through serde.
+/// JSON, through serde. A value nested deeper than 128 does not decode.
 #[cfg(feature = "json")]
 #[derive(Debug, Clone, Copy)]
 pub struct Json;
@@ -223,7 +223,12 @@ impl<T: serde::de::DeserializeOwned> Decode<T> for Json {
     }
 }
 
+/// How deep a value may be nested.
+#[cfg(feature = "msgpack")]
+const DEPTH_MAX: usize = 128;
+
 /// `MessagePack`, through serde. Structs are maps with named fields, so that a field may be added later.
+/// A value nested deeper than 128 does not decode.
 #[cfg(feature = "msgpack")]
 #[derive(Debug, Clone, Copy)]
 pub struct MessagePack;
@@ -244,6 +249,8 @@ impl<T: serde::Serialize + ?Sized> Encode<T> for MessagePack {
 impl<T: serde::de::DeserializeOwned> Decode<T> for MessagePack {
     fn from_bytes(bytes: &Bytes) -> Result<T, CodecError> {
         let mut decoder = rmp_serde::Deserializer::new(std::io::Cursor::new(bytes));
+        // As in JSON. The decoder's own limit is deeper than the stack of a thread: one bad entry would end the process.
+        decoder.set_max_depth(DEPTH_MAX);
         let value = T::deserialize(&mut decoder)?;
         // The decoder stops after the first value. Text, read as MessagePack, starts with a small number: without this check
         // half of all garbage would decode.
