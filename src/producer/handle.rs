@@ -19,10 +19,10 @@ use crate::{
 
 /// Appends entries to one stream.
 ///
-/// Appends that run side by side share batches: while one batch is on its way, what comes gathers for the next. Entries that
-/// one caller appends one after the other, or in one [`append_many`](Self::append_many), keep their order. Each entry is tried
-/// once. An error of [`Outcome::Unknown`] leaves open whether the entry is in the stream, and is not repeated: that could
-/// append it twice.
+/// Appends that run side by side share batches: while one batch is on its way, what comes gathers for the next. Entries
+/// that one caller appends one after the other, or in one [`append_many`](Self::append_many), keep their order. Each entry
+/// is tried once. An error of [`Outcome::Unknown`] leaves open whether the entry is in the stream, and is not repeated: that
+/// could append it twice.
 ///
 /// Cloning is cheap; the clones are one producer. When the last one is dropped, what is queued is still sent, as long as the
 /// runtime lives; [`close`](Self::close) waits for it.
@@ -63,7 +63,8 @@ pub(super) struct Shared<S> {
 }
 
 impl<S: StreamBackend> Producer<S> {
-    /// A producer with the default settings: payloads up to 1 MB, entries kept for 24 hours, no checkpoint protected.
+    /// A producer with the default settings: payloads up to 1 MB, entries kept for 24 hours. It trims without regard to
+    /// checkpoints, since it knows of none: name their store to the [`builder`](Self::builder).
     ///
     /// # Errors
     ///
@@ -133,7 +134,8 @@ impl<S: StreamBackend> Producer<S> {
     /// # Cancel safety
     ///
     /// The entry may be appended or not, as a whole; other appends are not disturbed. Once it is queued it is sent, and a
-    /// failure that nobody waits for is logged.
+    /// failure that nobody waits for is logged. Poll it or drop it: one that is kept without being polled may hold a place
+    /// that others wait for.
     pub async fn append(&self, fields: Fields) -> Result<EntryId> {
         let size = self.check(&fields)?;
         let reply = self.submit(vec![NewEntry::new(fields)], size).await?;
@@ -261,14 +263,27 @@ impl<S: StreamBackend> Producer<S> {
     /// # Cancel safety
     ///
     /// Safe: dropping it ends the wait and nothing else.
+    ///
+    /// ```
+    /// use highwater::{memory::Memory, producer::Producer};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> highwater::Result<()> {
+    /// let producer = Producer::new("orders".parse()?, Memory::new())?;
+    /// let append = producer.append([("kind", "order")].into_iter().collect());
+    /// let (appended, flushed) = tokio::join!(append, producer.flush());
+    /// assert!(appended.is_ok() && flushed.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn flush(&self) -> Result<()> {
         let (reply, flushed) = oneshot::channel();
         self.shared.commands.send(Command::Flush(reply)).map_err(|_| self.closed())?;
         flushed.await.map_err(|_| self.closed())
     }
 
-    /// Takes no more entries, sends what is queued, and waits for the answers and for a trim that is at work. The backend
-    /// stays open. A second close waits as the first does.
+    /// Takes no more entries, through any clone, sends what is queued, and waits for the answers and for a trim that is at
+    /// work. The backend stays open. A second close waits as the first does.
     ///
     /// # Errors
     ///
@@ -279,6 +294,22 @@ impl<S: StreamBackend> Producer<S> {
     /// # Cancel safety
     ///
     /// Once polled, the producer is closed and goes on draining; dropping it ends the wait alone.
+    ///
+    /// ```
+    /// use highwater::{ErrorKind, memory::Memory, producer::Producer};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> highwater::Result<()> {
+    /// let producer = Producer::new("orders".parse()?, Memory::new())?;
+    /// producer.append([("kind", "order")].into_iter().collect()).await?;
+    /// producer.close().await?;
+    ///
+    /// let error = producer.append([("kind", "late")].into_iter().collect()).await.unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Closed);
+    /// assert_eq!(producer.stats().appended, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn close(&self) -> Result<()> {
         self.shared.window.close();
         // Fails if it was closed before.
@@ -309,7 +340,7 @@ impl<S: StreamBackend> Producer<S> {
         let refused = if fields.is_empty() {
             Error::invalid("an entry needs a field: add one")
         } else if size > limit {
-            Error::invalid("the entry is too large: store the payload elsewhere and append a reference, or raise `payload_bytes_max`")
+            Error::invalid("the entry is too large: append a reference to it, or raise `payload_bytes_max`")
                 .with("size", size)
                 .with("limit", limit)
         } else {

@@ -104,10 +104,6 @@ pub(super) fn closed(stream: &StreamName) -> Error {
 
 /// The task went away with the entry: its runtime was shut down, its drain took too long, or the backend panicked.
 pub(super) fn lost(stream: &StreamName) -> Error {
-    Error::new(
-        ErrorKind::Closed,
-        "the producer ended before it knew whether the entry was appended: look for it in the stream",
-    )
-    .with("stream", stream)
-    .with_outcome(Outcome::Unknown)
+    let message = "the producer ended, and nobody can tell what became of its entries: look into the stream";
+    Error::new(ErrorKind::Closed, message).with("stream", stream).with_outcome(Outcome::Unknown)
 }

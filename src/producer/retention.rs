@@ -84,7 +84,7 @@ impl<S: StreamBackend> Trimmer<S> {
             }
             Err(error) => {
                 add(&self.counters.trims_failed, 1);
-                tracing::warn!(stream = %self.stream, %error, "the stream cannot be trimmed: the next trim tries again");
+                tracing::warn!(stream = %self.stream, %error, "not trimmed: the next trim tries again");
             }
         }
     }
@@ -92,9 +92,9 @@ impl<S: StreamBackend> Trimmer<S> {
     /// `None` if there is nothing to trim by.
     ///
     /// An entry is as old as its id says, and ids carry the time of the server. The newest id, which this producer has just
-    /// received, is the server's clock as of the last append; ours may be wrong. The earlier of the two counts: a clock that is ahead, here
-    /// or (through an id from the future, which an append with an id can leave behind) there, must not remove entries
-    /// before their time. If both are ahead nothing helps; if one is behind, entries stay longer by as much.
+    /// received, is the server's clock as of the last append; ours may be wrong. The earlier of the two counts: a clock that
+    /// is ahead, here or (through an id from the future, which an append with an id can leave behind) there, must not remove
+    /// entries before their time. If both are ahead nothing helps; if one is behind, entries stay longer by as much.
     fn limit(&self, newest_ms: u64) -> Option<TrimLimit> {
         match self.retention {
             Retention::Age(age) => {

@@ -139,13 +139,11 @@ fn at_least((name, value): (&'static str, usize), (other, least): (&'static str,
     if value >= least {
         return Ok(());
     }
-    Err(Error::invalid(
-        "one limit of the producer is below another that it must hold: raise it, or lower the other",
-    )
-    .with("setting", name)
-    .with("value", value)
-    .with("other", other)
-    .with("least", least))
+    Err(Error::invalid("a limit of the producer is below what it must hold: set at least `least`")
+        .with("setting", name)
+        .with("value", value)
+        .with("other", other)
+        .with("least", least))
 }
 
 #[cfg(test)]

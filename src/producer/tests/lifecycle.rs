@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{future::join_all, poll};
+use proptest::prelude::*;
 
 use super::*;
 use crate::{ErrorKind, Outcome, clock::Clock};
@@ -182,4 +183,60 @@ async fn invalid_settings_build_nothing() {
     let bad = ProducerSettings { payload_bytes_max: 0, ..settings() };
     let error = Producer::builder(stream(), Memory::new()).settings(bad).build().unwrap_err();
     assert_eq!((error.kind(), error.context("setting")), (ErrorKind::Invalid, Some("payload_bytes_max")));
+}
+
+proptest! {
+    /// Each append is polled some times and then dropped or awaited, while the gate opens bit by bit.
+    #[test]
+    fn any_append_may_be_dropped_at_any_await(
+        plan in prop::collection::vec((0..5_u8, any::<bool>(), any::<bool>()), 1..60),
+        in_flight_entries_max in 1..8_usize,
+        batch_entries_max in 1..8_usize,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let double = Arc::new(Double::gated());
+            let limits = ProducerSettings { in_flight_entries_max, batch_entries_max, ..settings() };
+            let producer = producer(&double, limits);
+            let mut kept = Vec::new();
+            let mut never_polled = Vec::new();
+            for (n, &(polls, keep, open)) in plan.iter().enumerate() {
+                let mut append = Box::pin(producer.append(fields(n)));
+                let mut answer = None;
+                for _ in 0..polls {
+                    if answer.is_none() && let std::task::Poll::Ready(id) = poll!(&mut append) {
+                        answer = Some(id.unwrap());
+                    }
+                    tokio::task::yield_now().await;
+                }
+                if open {
+                    double.gate.add_permits(1);
+                }
+                if polls == 0 && !keep {
+                    never_polled.push(n.to_string());
+                }
+                if keep {
+                    kept.push((n, answer, append));
+                }
+            }
+            double.let_all_pass();
+            // All at once: one that nobody polls may hold the place that another waits for.
+            let answers = join_all(kept.into_iter().map(async |(n, answer, append)| match answer {
+                Some(id) => (id, n.to_string()),
+                None => (append.await.unwrap(), n.to_string()),
+            }))
+            .await;
+            producer.close().await.unwrap();
+
+            let entries = double.memory.read(&Read::new(stream(), EntryId::ZERO, 100)).await.unwrap();
+            let held = held(&double.memory).await;
+            for (id, n) in answers {
+                let own = entries.iter().position(|entry| entry.id == id).map(|at| held[at].clone());
+                assert_eq!(own, Some(n), "an answer is that of its own entry");
+            }
+            let distinct: std::collections::HashSet<_> = held.iter().collect();
+            assert_eq!(distinct.len(), held.len(), "nothing was appended twice");
+            assert!(never_polled.iter().all(|n| !distinct.contains(n)));
+        });
+    }
 }
