@@ -2,10 +2,6 @@
 
 use super::*;
 
-fn payload(bytes: impl Into<Bytes>) -> Fields {
-    [(PAYLOAD_FIELD, bytes.into())].into_iter().collect()
-}
-
 #[test]
 fn raw_bytes_are_shared_and_the_first_field_counts() {
     let bytes = Bytes::from(vec![0, 159, 146, 150]);
@@ -35,6 +31,10 @@ mod serde_formats {
     use serde::{Deserialize, Serialize};
 
     use super::*;
+
+    fn payload(bytes: impl Into<Bytes>) -> Fields {
+        [(PAYLOAD_FIELD, bytes.into())].into_iter().collect()
+    }
 
     #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
     struct Order {

@@ -27,7 +27,45 @@ async fn what_comes_while_a_batch_is_on_its_way_shares_the_next() {
 }
 
 #[tokio::test]
-async fn a_batch_keeps_to_its_limits_and_its_order() {
+async fn what_has_gathered_is_cut_into_batches_by_count_and_by_bytes() {
+    for (batch_entries_max, batch_bytes_max, expected) in
+        [(4, 1_000, vec![1, 4, 4, 1]), (1_000, 24, vec![1, 6, 3]), (5, 16, vec![1, 4, 4, 1])]
+    {
+        let double = Arc::new(Double::gated());
+        let limits =
+            ProducerSettings { payload_bytes_max: 8, batch_entries_max, batch_bytes_max, ..settings() };
+        let producer = producer(&double, limits);
+        let mut appends: Vec<_> = (100..110).map(|n| Box::pin(producer.append(fields(n)))).collect();
+        assert!(poll!(&mut appends[0]).is_pending());
+        until(|| double.batches().len() == 1).await;
+        for append in &mut appends[1..] {
+            assert!(poll!(append).is_pending());
+        }
+        double.let_all_pass();
+        assert!(join_all(appends).await.iter().map(|id| id.as_ref().unwrap()).is_sorted());
+        assert_eq!(*double.batches(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_does_not_fit_any_more_goes_into_the_next_batch() {
+    let double = Arc::new(Double::gated());
+    let producer = producer(&double, ProducerSettings { batch_entries_max: 4, ..settings() });
+    let mut calls: Vec<_> = [1, 3, 3]
+        .map(|count| Box::pin(producer.append_many((0..count).map(fields).collect())))
+        .into_iter()
+        .collect();
+    assert!(poll!(&mut calls[0]).is_pending());
+    until(|| double.batches().len() == 1).await;
+    assert!(poll!(&mut calls[1]).is_pending() && poll!(&mut calls[2]).is_pending());
+    double.let_all_pass();
+    join_all(calls).await;
+    assert_eq!(*double.batches(), [1, 3, 3]);
+    assert_eq!(held(&double.memory).await, ["0", "0", "1", "2", "0", "1", "2"]);
+}
+
+#[tokio::test]
+async fn entries_of_one_call_keep_to_the_limits_and_their_order() {
     let double = Arc::new(Double::open());
     let limits = ProducerSettings {
         batch_entries_max: 10,

@@ -29,6 +29,8 @@ pub(super) enum Fate {
     After,
     /// It takes place, and the last result is left out.
     Short,
+    /// It takes place, and there is a result of nothing.
+    Long,
     Panic,
 }
 
@@ -119,6 +121,11 @@ impl StreamBackend for Double {
             Some(Fate::Short) => {
                 let mut results = self.memory.append(request).await?;
                 results.pop();
+                Ok(results)
+            }
+            Some(Fate::Long) => {
+                let mut results = self.memory.append(request).await?;
+                results.push(Ok(EntryId::MAX));
                 Ok(results)
             }
             Some(Fate::Panic) => panic!("the script says so"),

@@ -5,7 +5,7 @@ use std::error::Error as _;
 use futures_util::{future::join_all, poll};
 
 use super::{
-    double::Fate::{After, Before, Panic, Short},
+    double::Fate::{After, Before, Long, Panic, Short},
     *,
 };
 use crate::{ErrorKind, Outcome, Retry};
@@ -59,13 +59,17 @@ async fn the_error_of_a_batch_reaches_all_of_it_with_its_source() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_too_short_is_unknown() {
-    let double = Arc::new(Double::open().with_fates([Short]));
+async fn an_answer_of_another_length_harms_nobody() {
+    let double = Arc::new(Double::open().with_fates([Short, Long]));
     let producer = producer(&double, settings());
     let results = producer.append_many(vec![fields(0), fields(1)]).await.unwrap();
     assert!(results[0].is_ok());
     let error = results[1].as_ref().unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Internal, Outcome::Unknown));
+
+    let results = producer.append_many(vec![fields(2), fields(3)]).await.unwrap();
+    assert!(results.len() == 2 && results.iter().all(Result::is_ok));
+    assert_eq!((producer.stats().appended, producer.stats().unknown), (3, 1));
 }
 
 #[tokio::test]

@@ -74,12 +74,15 @@ async fn a_clock_that_is_ahead_removes_nothing_before_its_time() {
     assert_eq!((held(&double.memory).await.len(), producer.stats().trimmed), (6, 0));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn by_length_the_newest_stay() {
+    let clock = Clock::new();
+    let _ = clock.elapsed();
     let double = Arc::new(Double::open());
     let producer = producer(&double, keep(Retention::Len(3)));
     let appended = append(&producer, 10).await;
     producer.close().await.unwrap();
+    assert_eq!(clock.elapsed(), Duration::ZERO, "a close waits for the trim and no longer");
     assert_eq!(ids(&double.memory).await, appended[7..]);
     assert_eq!((producer.stats().trims, producer.stats().trimmed), (1, 7));
     assert_eq!(double.trims()[0].limit, TrimLimit::Len(3));
@@ -143,12 +146,16 @@ async fn a_trim_stops_at_the_lowest_watermark() {
     // What is settled above the watermark stays as well: there are holes between.
     let ahead = SettledAhead::new(appended[8], [appended[4]]);
     checkpoint(&stores[1], "slow", Position::at(appended[3]).with_ahead(ahead)).await;
+    checkpoint(&stores[0], "fast", Position::at(appended[7])).await;
+    checkpoint(&stores[1], "a little faster", Position::at(appended[5])).await;
     let more = append(&producer, 1).await;
     until(|| producer.stats().trims == 2).await;
     assert_eq!(ids(&double.memory).await, [&appended[4..], &more].concat());
     assert_eq!(double.trims()[1].keep_from, appended[3].next());
 
-    checkpoint(&stores[1], "slow", Position::at(more[0])).await;
+    for (store, group) in [(0, "fast"), (1, "slow"), (1, "a little faster")] {
+        checkpoint(&stores[store], group, Position::at(more[0])).await;
+    }
     let last = append(&producer, 1).await;
     producer.close().await.unwrap();
     assert_eq!(ids(&double.memory).await, last);
