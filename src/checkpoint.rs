@@ -71,7 +71,7 @@ pub struct IdRange {
 /// let id = |ms| EntryId::new(ms, 0);
 /// let ahead = SettledAhead::new(id(5), [id(1), id(4)]);
 /// assert!(ahead.contains(id(3)) && !ahead.contains(id(4)) && !ahead.contains(id(6)));
-/// assert_eq!(ahead.encode(), "1-0 4-0 >5-0");
+/// assert_eq!(ahead.encode(), "1-0 +3-0 >+1-0");
 /// # Ok::<(), highwater::Error>(())
 /// ```
 #[derive(Clone, Default, PartialEq, Eq, Debug)]

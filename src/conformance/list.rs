@@ -6,7 +6,6 @@
 /// without arguments, a path being looked up from where the macro stands.
 ///
 /// ```
-/// # #[cfg(test)]
 /// # mod tests {
 /// async fn make() -> highwater::memory::Memory {
 ///     highwater::memory::Memory::new()
@@ -28,7 +27,6 @@ macro_rules! stream_conformance {
 /// without arguments, a path being looked up from where the macro stands.
 ///
 /// ```
-/// # #[cfg(test)]
 /// # mod tests {
 /// async fn make() -> highwater::memory::Memory {
 ///     highwater::memory::Memory::new()
@@ -50,7 +48,6 @@ macro_rules! checkpoint_conformance {
 /// without arguments, a path being looked up from where the macro stands.
 ///
 /// ```
-/// # #[cfg(test)]
 /// # mod tests {
 /// async fn make() -> highwater::memory::Memory {
 ///     highwater::memory::Memory::new()

@@ -3,7 +3,6 @@
 //! For authors of backends; behind the feature `conformance`, without a promise of stability. In the tests of a backend:
 //!
 //! ```
-//! # #[cfg(test)]
 //! mod conformance {
 //!     use highwater::memory::Memory;
 //!

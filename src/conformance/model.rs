@@ -1,6 +1,6 @@
 //! A small reference model of a subscription: which entries there are, and which are settled.
 //!
-//! Slow, plain and without holes in it, so that property tests can hold the clever code against it.
+//! Plain and slow, so that property tests can hold the clever code against it.
 //!
 //! ```
 //! use highwater::{EntryId, conformance::model::Model};
