@@ -331,7 +331,7 @@ impl Position {
 pub struct Checkpoint {
     /// How far the subscription is settled.
     pub position: Position,
-    /// The epoch that the last writer held.
+    /// The epoch that was issued last: the one that an advance must hold.
     pub epoch: Epoch,
     /// Who wrote it last, if anybody.
     pub owner: Option<ConsumerName>,

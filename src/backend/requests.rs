@@ -421,10 +421,11 @@ pub struct Acked {
     pub acked: u64,
     /// How far the group is settled, read after the ack and atomically with it. `None` if the group is gone.
     ///
-    /// The predecessor of the smallest pending id. Where nothing is pending, the greatest of the acked ids that the group has
-    /// delivered: one that was pending until now or, if none was, the smaller of the group's last delivered id and the
-    /// greatest id of the request (of an empty request: the last delivered id). The ordinal is known at least where it was
-    /// asked for, nothing is pending and the backend counts entries.
+    /// The predecessor of the smallest pending id. Where nothing is pending: the group's last delivered id, if the request
+    /// asked to count or was empty. Otherwise, where that would cost the server more, the greatest of the acked ids that was
+    /// pending until now or, if none was, the smaller of the last delivered id and the greatest id of the request; which may
+    /// be below what is settled, never above. The ordinal is known at least where it was asked for, nothing is pending and
+    /// the backend counts entries.
     pub position: Option<Position>,
 }
 

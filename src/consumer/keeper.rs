@@ -11,7 +11,7 @@ use super::{
     settings::Ownership,
 };
 use crate::{
-    ConsumerName, Error, ErrorKind, Position, Result,
+    ConsumerName, Error, ErrorKind, Outcome, Position, Result,
     backend::{Acquire, Acquired, Beat, Heartbeat, Leave, Release, Renew},
 };
 
@@ -102,6 +102,8 @@ pub(crate) async fn keep(context: Arc<Context>, news: mpsc::UnboundedSender<News
     let mut wait = interval;
     // By our own monotonic clock, from before the call that was answered: never later than the store's deadline.
     let mut stands_until = context.clock.elapsed() + context.settings.ttl;
+    // A renewal whose reply was lost may have been the one that found the last one run out.
+    let mut in_doubt = false;
     loop {
         context.clock.sleep(wait).await;
         let asked = context.clock.elapsed();
@@ -109,7 +111,8 @@ pub(crate) async fn keep(context: Arc<Context>, news: mpsc::UnboundedSender<News
             Ok(beat) => {
                 stands_until = asked + context.settings.ttl;
                 wait = interval;
-                if beat == Beat::Fresh && news.send(News::Lapsed).is_err() {
+                let lapsed = beat == Beat::Fresh || std::mem::take(&mut in_doubt);
+                if lapsed && news.send(News::Lapsed).is_err() {
                     return;
                 }
             }
@@ -123,6 +126,7 @@ pub(crate) async fn keep(context: Arc<Context>, news: mpsc::UnboundedSender<News
             Err(error) if is_passing(&error) => {
                 wait = interval / 4;
                 let expired = context.clock.elapsed() >= stands_until;
+                in_doubt |= expired && error.outcome() == Outcome::Unknown;
                 if expired && context.settings.ownership == Ownership::Exclusive {
                     // Nobody can tell us that we are still the owner, so we are not.
                     let _ = news.send(News::Lost(error));
@@ -153,7 +157,9 @@ async fn renew(context: &Context) -> Result<Beat> {
         biased;
         renewed = renewing => renewed,
         () = context.clock.sleep(limit) => {
-            Err(Error::new(ErrorKind::Unavailable, "the store did not answer a renewal in time").with("limit_ms", limit.as_millis()))
+            Err(Error::new(ErrorKind::Unavailable, "the store did not answer a renewal in time")
+                .with("limit_ms", limit.as_millis())
+                .with_outcome(Outcome::Unknown))
         }
     }
 }

@@ -13,6 +13,9 @@ use crate::{
     integrity::{self, Finding},
 };
 
+/// A reader that was away for longer may have missed entries that came and went.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// What one call of [`Reader::next`] has found.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
@@ -42,6 +45,9 @@ pub(crate) struct Reader {
     phase: Phase,
     failed: u32,
     probed: Duration,
+    /// When the last read ended, and whether it left more to read.
+    read_at: Duration,
+    behind: bool,
     /// The last new id that was read.
     read: EntryId,
     /// Exclusive: how many entries were ever added up to it, by our own count.
@@ -56,7 +62,16 @@ impl Reader {
             Ownership::Shared => (Phase::Pending { after: EntryId::ZERO }, EntryId::ZERO),
             Ownership::Exclusive => (Phase::New, position.watermark),
         };
-        Self { context, phase, failed: 0, probed, read, ordinal: position.ordinal }
+        Self {
+            context,
+            phase,
+            failed: 0,
+            probed,
+            read_at: probed,
+            behind: false,
+            read,
+            ordinal: position.ordinal,
+        }
     }
 
     /// The next batch, which may be empty. Waits and asks again while a store cannot answer.
@@ -159,6 +174,8 @@ impl Reader {
             self.ordinal = self.ordinal.map(|ordinal| ordinal + entries.len() as u64);
             entries.into_iter().map(|entry| Delivery::new(entry, 1)).collect()
         };
+        self.read_at = self.context.clock.elapsed();
+        self.behind = deliveries.len() >= limit;
         if let (Some(first), Some(last)) = (deliveries.first(), deliveries.last()) {
             if first.id() <= self.read {
                 // The group was moved back behind our back, perhaps created anew by another consumer. These are pending
@@ -171,17 +188,19 @@ impl Reader {
         Ok(Batch { deliveries, ..Batch::default() })
     }
 
+    /// Trimming is silent for readers, so the stream is held against what was read before every read that may jump: while
+    /// there is more to read at once, after a pause, and now and then.
     async fn probe_if_due(&mut self) -> Result<Option<Position>> {
         let now = self.context.clock.elapsed();
-        if now.saturating_sub(self.probed) < self.context.settings.probe_interval {
-            return Ok(None);
-        }
-        self.probe().await
+        let paused = now.saturating_sub(self.read_at) > PAUSE;
+        let due = now.saturating_sub(self.probed) >= self.context.settings.probe_interval;
+        if self.behind || paused || due { self.probe().await } else { Ok(None) }
     }
 
     /// Holds the stream against what was read. Where the policy says to go on without lost entries: from where.
     async fn probe(&mut self) -> Result<Option<Position>> {
         self.probed = self.context.clock.elapsed();
+        (self.read_at, self.behind) = (self.probed, false);
         if self.is_shared() { self.probe_shared().await } else { self.probe_exclusive().await }
     }
 

@@ -136,7 +136,7 @@ pub(super) fn ack(log: &mut Log, group: &crate::GroupName, ids: &[EntryId], coun
             let watermark = first.prev().unwrap_or(EntryId::ZERO);
             Position::at(watermark).with_ahead(ahead(state))
         }
-        // Not simply the last delivered id: a group that was created anew, further on, has delivered nothing before it.
+        None if count || ids.is_empty() => Position::at(state.last_delivered),
         None => Position::at(greatest_acked.unwrap_or_else(|| {
             ids.iter().max().map_or(state.last_delivered, |&id| id.min(state.last_delivered))
         })),

@@ -50,9 +50,10 @@ impl Recorder {
         let recorder = Self { seen: Arc::default(), until: count, stop: Arc::new(Mutex::new(Some(stop))) };
         // In paused time a run that waits for what never comes would go on for ever.
         let stopped = async {
+            let clock = Clock::new();
             tokio::select! {
                 _ = stopped => {}
-                () = Clock::new().sleep(Duration::from_secs(3_000)) => {}
+                () = clock.sleep(Duration::from_secs(3_000)) => {}
             }
         };
         (recorder, stopped)
