@@ -40,7 +40,7 @@ end
 
 -- Completes a record from its texts: false if one of them cannot be read.
 local function complete(r)
-  local function optional(value) return value == '' or u64(value) end
+  local function optional(value) return value == '' and '' or u64(value) end
   r.epoch, r.updated_at = u64(r.epoch), u64(r.updated_at)
   r.ordinal, r.lease_until = optional(r.ordinal), optional(r.lease_until)
   r.full, r.top = read_ahead(r.ahead)

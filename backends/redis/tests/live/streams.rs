@@ -52,11 +52,11 @@ async fn each_appended_entry_has_its_own_result() {
     let invalid = Err(ErrorKind::Invalid);
     assert_eq!(kinds, [Ok(5), invalid, invalid, Ok(7), invalid]);
     assert!(redis.append(&Append::new(stream("s"), vec![])).await.unwrap().is_empty());
-    let last = redis.append(&Append::new(
+    let append = Append::new(
         stream("max"),
         vec![entry(1), NewEntry::new(fields("v")).with_id(EntryId::MAX), NewEntry::new(fields("v"))],
-    ));
-    let last = last.await.unwrap();
+    );
+    let last = redis.append(&append).await.unwrap();
     assert_eq!(last[1].as_ref().unwrap(), &EntryId::MAX);
     assert_eq!(last[2].as_ref().unwrap_err().kind(), ErrorKind::Invalid);
     assert!(redis.read(&Read::new(stream("max"), EntryId::MAX, 1)).await.unwrap().is_empty());
