@@ -11,7 +11,7 @@ use highwater::{
 use crate::client::Command;
 
 /// A blocking read waits no longer than this at a time, so that a dead connection is found. `BLOCK 0` would wait for ever.
-const BLOCK_MAX: Duration = Duration::from_secs(30);
+pub(crate) const BLOCK_MAX: Duration = Duration::from_secs(30);
 
 /// What makes commands pleasant to write.
 pub(crate) trait Build: Command {
@@ -56,10 +56,10 @@ fn push(command: &mut impl Command, value: fmt::Arguments<'_>) {
 }
 
 /// How long a read really blocks: `None` for not at all.
-pub(crate) fn blocks(wait: Option<Duration>) -> Option<Duration> {
+pub(crate) fn blocks(wait: Option<Duration>, max: Duration) -> Option<Duration> {
     let wait = wait.filter(|wait| !wait.is_zero())?;
     // Servers count in milliseconds, and take 0 for ever.
-    Some(wait.clamp(Duration::from_millis(1), BLOCK_MAX))
+    Some(wait.clamp(Duration::from_millis(1), max))
 }
 
 pub(crate) fn xadd<C: Command>(stream: impl AsRef<[u8]>, entry: &NewEntry) -> C {
@@ -75,14 +75,16 @@ pub(crate) fn xadd<C: Command>(stream: impl AsRef<[u8]>, entry: &NewEntry) -> C 
     command
 }
 
-pub(crate) fn xread<C: Command>(request: &Read) -> C {
-    let command = count_and_block(C::new("XREAD"), request.limit, request.block);
+/// `block` as [`blocks`] says.
+pub(crate) fn xread<C: Command>(request: &Read, block: Option<Duration>) -> C {
+    let command = count_and_block(C::new("XREAD"), request.limit, block);
     command.with("STREAMS").with(request.stream.as_str()).id(request.after)
 }
 
-pub(crate) fn xreadgroup_new<C: Command>(request: &ReadGroup) -> C {
+/// `block` as [`blocks`] says.
+pub(crate) fn xreadgroup_new<C: Command>(request: &ReadGroup, block: Option<Duration>) -> C {
     let command: C = xreadgroup(&request.subscription, request.consumer.as_str());
-    count_and_block(command, request.limit, request.block)
+    count_and_block(command, request.limit, block)
         .with("STREAMS")
         .with(request.subscription.stream.as_str())
         .with(">")
@@ -102,10 +104,10 @@ fn xreadgroup<C: Command>(subscription: &Subscription, consumer: &str) -> C {
     C::new("XREADGROUP").with("GROUP").with(subscription.group.as_str()).with(consumer)
 }
 
-fn count_and_block<C: Command>(command: C, limit: usize, wait: Option<Duration>) -> C {
+fn count_and_block<C: Command>(command: C, limit: usize, block: Option<Duration>) -> C {
     let command = command.with("COUNT").number(count(limit));
-    match blocks(wait) {
-        Some(wait) => command.with("BLOCK").number(millis(wait)),
+    match block {
+        Some(block) => command.with("BLOCK").number(millis(block)),
         None => command,
     }
 }
@@ -183,7 +185,8 @@ mod tests {
         let subscription = Subscription::new("s", "g").unwrap();
         let consumer: ConsumerName = "c".parse().unwrap();
         let read = |limit, wait| {
-            words(xreadgroup_new(&ReadGroup::new(subscription.clone(), consumer.clone(), limit).block(wait)))
+            let request = ReadGroup::new(subscription.clone(), consumer.clone(), limit);
+            words(xreadgroup_new(&request, blocks(Some(wait), BLOCK_MAX)))
         };
         assert_eq!(read(7, Duration::from_secs(1)), "XREADGROUP GROUP g c COUNT 7 BLOCK 1000 STREAMS s >");
         assert_eq!(read(0, Duration::ZERO), "XREADGROUP GROUP g c COUNT 1 STREAMS s >");
@@ -197,7 +200,10 @@ mod tests {
     #[test]
     fn the_greatest_ids_and_numbers_fit() {
         let read = Read::new(StreamName::new("s").unwrap(), EntryId::MAX, 1);
-        assert_eq!(words(xread(&read)), "XREAD COUNT 1 STREAMS s 18446744073709551615-18446744073709551615");
+        assert_eq!(
+            words(xread(&read, None)),
+            "XREAD COUNT 1 STREAMS s 18446744073709551615-18446744073709551615"
+        );
         assert_eq!(words(xtrim_len("s", u64::MAX, true)), "XTRIM s MAXLEN ~ 9223372036854775807");
     }
 }

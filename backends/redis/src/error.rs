@@ -123,7 +123,7 @@ fn without_script(text: &str) -> &str {
     let wrapped = text.contains("Error running script") || text.contains("user_script");
     let inner = text.split("@user_script:").last().and_then(|rest| rest.split_once(": "));
     match inner {
-        Some((_, inner)) if wrapped => inner,
+        Some((_, inner)) if wrapped => inner.trim_start_matches('-'),
         _ => text,
     }
 }
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_a_script_failed_with_is_found() {
-        let old = "ERR Error running script (call to f_12ab): @user_script:7: @user_script: 7: READONLY You can't write";
+        let old = "ERR Error running script (call to f_12ab): @user_script:7: @user_script: 7: -READONLY You can't write";
         assert_eq!(writing("x")(Fault::Server(old.to_owned())).kind(), Unavailable);
         let old =
             "ERR Error running script (call to f_12ab): @user_script:1: WRONGTYPE Operation against a key";

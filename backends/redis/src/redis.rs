@@ -1,6 +1,6 @@
 //! One server, as both stores.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use highwater::{Error, Result, backend::StreamCapabilities};
 
@@ -8,7 +8,7 @@ use highwater::{Error, Result, backend::StreamCapabilities};
 use crate::client::RedisRs as DefaultClient;
 use crate::{
     client::{Client, Command, CommandOf, Fault, Link, ValueOf},
-    commands::Build,
+    commands::{self, Build},
     error, reply,
     scripts::{Script, Scripts},
     settings::Settings,
@@ -25,7 +25,12 @@ pub struct Redis<C: Client = DefaultClient> {
     pub(crate) link: Link<C>,
     pub(crate) scripts: Scripts,
     pub(crate) capabilities: StreamCapabilities,
+    /// The longest that a reader of a group blocks.
+    pub(crate) group_block_max: Duration,
 }
+
+/// The longest that a reader of a group blocks on a server that does not wake it when its stream goes.
+const BLOCK_MAX_UNWOKEN: Duration = Duration::from_secs(2);
 
 impl Redis {
     /// Connects to a server, with the default settings.
@@ -63,7 +68,14 @@ impl<C: Client> Redis<C> {
         let scripts = Scripts::load(&link).await?;
         let counts = counts_entries(&link).await?;
         let capabilities = StreamCapabilities::none().with(true, counts, false);
-        Ok(Self { link, scripts, capabilities })
+        // Servers began to count entries and to wake the readers of a stream that goes in the same version.
+        let group_block_max = if counts { commands::BLOCK_MAX } else { BLOCK_MAX_UNWOKEN };
+        Ok(Self { link, scripts, capabilities, group_block_max })
+    }
+
+    /// Whether a blocked reader of a group learns that its stream went.
+    pub(crate) fn wakes_readers(&self) -> bool {
+        self.capabilities.counts_entries
     }
 
     /// Runs a script and opens its answer.

@@ -94,7 +94,8 @@ impl<C: Client> StreamBackend for Redis<C> {
         if request.after == EntryId::MAX {
             return Ok(Vec::new());
         }
-        let reply = self.link.read(&commands::xread(request), commands::blocks(request.block)).await;
+        let block = commands::blocks(request.block, commands::BLOCK_MAX);
+        let reply = self.link.read(&commands::xread(request, block), block).await;
         reply.and_then(reply::entries).map_err(reading("read"))
     }
 
@@ -112,7 +113,14 @@ impl<C: Client> StreamBackend for Redis<C> {
 
     async fn read_group(&self, request: &ReadGroup) -> Result<Vec<Delivery>> {
         at_least_one(request.limit)?;
-        let reply = self.link.read(&commands::xreadgroup_new(request), commands::blocks(request.block)).await;
+        let block = commands::blocks(request.block, self.group_block_max);
+        let reply = self.link.read(&commands::xreadgroup_new(request, block), block).await;
+        let deliveries = reply.and_then(reply::deliveries).map_err(writing("read_group"))?;
+        if !deliveries.is_empty() || block.is_none() || self.wakes_readers() {
+            return Ok(deliveries);
+        }
+        // This server lets a reader wait on when the stream goes: a read that does not block tells.
+        let reply = self.link.read(&commands::xreadgroup_new(request, None), None).await;
         reply.and_then(reply::deliveries).map_err(writing("read_group"))
     }
 

@@ -1,4 +1,6 @@
-//! Every method against a private server.
+//! Every method against a private server: `redis-server`, or the program that `REDIS_SERVER` names.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[path = "live/server.rs"]
 mod server;
