@@ -14,12 +14,11 @@ use highwater::{
 };
 
 use crate::{
+    backend::Redis,
     client::{Client, Command, CommandOf, Fault, Value, ValueOf},
     commands::Build,
     error::{reading, writing},
-    keys,
-    redis::Redis,
-    reply,
+    keys, reply,
     scripts::Script,
     stream::NUMBER_MAX,
 };

@@ -30,8 +30,9 @@ fn of(fault: Fault, unanswered: Outcome) -> Error {
             Error::new(ErrorKind::Denied, "the server refused the user or the password: correct the URL"),
             Some(source),
         ),
-        Fault::Closed => {
-            Error::new(ErrorKind::Closed, "the backend was closed: open a new one").with_outcome(unanswered)
+        Fault::Closed { sent } => {
+            let outcome = if sent { unanswered } else { Outcome::NotApplied };
+            Error::new(ErrorKind::Closed, "the backend was closed: open a new one").with_outcome(outcome)
         }
         Fault::Unreadable(what) => {
             Error::new(ErrorKind::Internal, "a reply of the server has an unknown form: please report it")

@@ -22,7 +22,8 @@
 //! # Features
 //!
 //! - `redis-rs` (default): the client of the `redis` crate. Its types appear nowhere in this crate's interface.
-//! - `tls`: `rediss://`, by rustls, with the certificates that the machine trusts.
+//! - `tls`: `rediss://`, by rustls, with the certificates that the machine trusts. Unless the process has chosen a rustls
+//!   `CryptoProvider`, `ring` becomes its default.
 //!
 //! # What is kept where
 //!
@@ -39,12 +40,13 @@
 //! memory limit checkpoints and heartbeats are still written, since they are small and free what is pending; appends are
 //! refused.
 
+mod backend;
 mod checkpoint;
 mod client;
 mod commands;
 mod error;
 mod keys;
-mod redis;
+
 mod reply;
 mod scripts;
 mod settings;
@@ -53,7 +55,7 @@ mod stream;
 
 #[cfg(feature = "redis-rs")]
 pub use crate::client::RedisRs;
-pub use crate::{redis::Redis, settings::Settings};
+pub use crate::{backend::Redis, settings::Settings};
 
 #[cfg(not(feature = "redis-rs"))]
 compile_error!("highwater-redis needs a client: enable the feature `redis-rs`");

@@ -7,12 +7,12 @@ use highwater::{
 };
 
 use crate::{
+    backend::Redis,
     checkpoint::{Answer, read_answer, wrong_epoch},
     client::{Client, Command, CommandOf, Fault},
     commands::Build,
     error::writing,
     keys,
-    redis::Redis,
     scripts::Script,
     stream::{acked, ascending, push_ack},
 };

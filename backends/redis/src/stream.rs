@@ -14,12 +14,11 @@ use highwater::{
 };
 
 use crate::{
+    backend::{Redis, at_least_one},
     client::{Client, Command, CommandOf, Fault, Value},
     commands::{self, Build},
     error::{reading, writing},
-    keys,
-    redis::{Redis, at_least_one},
-    reply,
+    keys, reply,
     scripts::Script,
 };
 
@@ -100,7 +99,9 @@ impl<C: Client> StreamBackend for Redis<C> {
     }
 
     async fn ensure_group(&self, request: &EnsureGroup) -> Result<bool> {
-        let ordinal = request.ordinal.filter(|_| self.capabilities.counts_entries);
+        // Servers read it as a signed number; a greater one than that cannot be true.
+        let known = |ordinal: &u64| self.capabilities.counts_entries && i64::try_from(*ordinal).is_ok();
+        let ordinal = request.ordinal.filter(known);
         let arguments = |command: &mut CommandOf<C>| {
             command.arg(request.subscription.group.as_str().as_bytes());
             command.push_id(request.at);

@@ -68,7 +68,7 @@ impl<C: Client> Link<C> {
     ) -> Result<ValueOf<C>, Fault> {
         let limit = block.map_or(self.settings.response_timeout, |block| block + self.settings.block_slack);
         let mut connection = self.checkout().await?;
-        let reply = self.unless_closed(within(limit, connection.send(command))).await;
+        let reply = self.unless_closed(within(limit, connection.send(command)), true).await;
         self.checkin(connection, reply)
     }
 
@@ -76,7 +76,7 @@ impl<C: Client> Link<C> {
     pub(crate) async fn read_all(&self, commands: Vec<CommandOf<C>>) -> Result<Vec<ValueOf<C>>, Fault> {
         let limit = self.settings.response_timeout;
         let mut connection = self.checkout().await?;
-        let replies = self.unless_closed(within(limit, connection.send_all(commands))).await;
+        let replies = self.unless_closed(within(limit, connection.send_all(commands)), true).await;
         self.checkin(connection, replies)
     }
 
@@ -113,6 +113,10 @@ impl<C: Client> Link<C> {
                 *failure = None;
                 let live = (attempts, connection);
                 *lock(&self.shared.live) = Some(live.clone());
+                // Closed meanwhile: then nobody takes it away any more.
+                if *self.closed.borrow() {
+                    lock(&self.shared.live).take();
+                }
                 Ok(live)
             }
             Err(fault) => {
@@ -154,16 +158,20 @@ impl<C: Client> Link<C> {
     async fn connect(&self) -> Result<C::Connection, Fault> {
         let connecting = timeout(self.settings.connect_timeout, self.client.connect());
         let connected = async { connecting.await.unwrap_or(Err(Fault::NotConnected(None))) };
-        let connection = self.unless_closed(connected).await?;
+        let connection = self.unless_closed(connected, false).await?;
         tracing::debug!(server = ?self.client, "connected");
         Ok(connection)
     }
 
-    async fn unless_closed<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    async fn unless_closed<T>(
+        &self,
+        work: impl Future<Output = Result<T, Fault>>,
+        sent: bool,
+    ) -> Result<T, Fault> {
         let mut closed = self.closed.subscribe();
         tokio::select! {
             biased;
-            _ = closed.wait_for(|closed| *closed) => Err(Fault::Closed),
+            _ = closed.wait_for(|closed| *closed) => Err(Fault::Closed { sent }),
             result = work => result,
         }
     }

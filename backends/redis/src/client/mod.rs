@@ -102,7 +102,10 @@ pub enum Fault {
     /// The server refused the credentials.
     Refused(Source),
     /// The backend was closed.
-    Closed,
+    Closed {
+        /// While a reply was outstanding.
+        sent: bool,
+    },
     /// The reply is not of the form that the protocol has for it.
     Unreadable(&'static str),
 }

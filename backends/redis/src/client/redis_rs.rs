@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use highwater::{Error, ErrorKind};
 use redis::{
-    AsyncConnectionConfig, Cmd, ConnectionAddr, Pipeline, RedisError, ServerError,
+    AsyncConnectionConfig, Cmd, Pipeline, RedisError, ServerError,
     aio::MultiplexedConnection,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
@@ -30,11 +30,17 @@ impl Client for RedisRs {
                  (feature `tls`) or `redis+unix:///path`",
             )
         };
-        let client = redis::Client::open(&*settings.url).map_err(invalid)?;
-        let info = client.get_connection_info().clone();
-        if !info.addr().is_supported() || (cfg!(not(feature = "tls")) && is_tls(info.addr())) {
+        let secure = ["rediss://", "valkeys://"].iter().any(|scheme| settings.url.starts_with(scheme));
+        if secure && cfg!(not(feature = "tls")) {
             return Err(Error::new(ErrorKind::Unsupported, "`rediss://` needs the feature `tls`"));
         }
+        #[cfg(feature = "tls")]
+        if secure && rustls::crypto::CryptoProvider::get_default().is_none() {
+            // The driver would panic without one. If somebody else was faster, theirs is as good.
+            rustls::crypto::ring::default_provider().install_default().ok();
+        }
+        let client = redis::Client::open(&*settings.url).map_err(invalid)?;
+        let info = client.get_connection_info().clone();
         let tcp = TcpSettings::default()
             .set_nodelay(true)
             .set_keepalive(TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE));
@@ -61,10 +67,6 @@ impl fmt::Debug for RedisRs {
         // The address alone: what lies beside it holds the password.
         write!(f, "RedisRs({})", self.0.get_connection_info().addr())
     }
-}
-
-fn is_tls(addr: &ConnectionAddr) -> bool {
-    matches!(addr, ConnectionAddr::TcpTls { .. })
 }
 
 impl Connection for MultiplexedConnection {
@@ -135,4 +137,27 @@ impl Value for redis::Value {
 
 fn text_of(error: &ServerError) -> String {
     format!("{} {}", error.code(), error.details().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g18_urls_are_checked_and_no_secret_is_shown() {
+        for (url, kind) in [
+            ("redis://localhost", None),
+            ("redis://user:hunter2@localhost:7000/3?protocol=resp3", None),
+            ("redis+unix:///tmp/socket?pass=hunter2", None),
+            ("rediss://:hunter2@localhost", (!cfg!(feature = "tls")).then_some(ErrorKind::Unsupported)),
+            ("http://:hunter2@localhost", Some(ErrorKind::Invalid)),
+            ("redis://:hunter2@localhost/db", Some(ErrorKind::Invalid)),
+            ("hunter2", Some(ErrorKind::Invalid)),
+            ("", Some(ErrorKind::Invalid)),
+        ] {
+            let client = RedisRs::new(&Settings::new(url));
+            assert_eq!(client.as_ref().err().map(Error::kind), kind, "{url}");
+            assert!(!format!("{client:?}").contains("hunter2"), "{url}: {client:?}");
+        }
+    }
 }
