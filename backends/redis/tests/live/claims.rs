@@ -103,6 +103,26 @@ async fn a_claim_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
+async fn an_idle_entry_behind_many_fresh_ones_is_not_passed_over() {
+    let server = Server::start().await;
+    let redis = server.backend().await;
+    filled(&redis, 1520).await;
+    deliver(&redis, "foreign", 1500).await;
+    deliver(&redis, "dead", 20).await;
+    beat(&redis, "dead", 1, Duration::ZERO).await.unwrap();
+    server.raw().await.run::<Vec<String>>("XCLAIM s g foreign 0 1200-0 IDLE 3600000 JUSTID").await;
+    let mut request = Claim::new(subscription(), name("me"), 10, LONG);
+    let mut seen = Vec::new();
+    loop {
+        let claimed = redis.claim(&request).await.unwrap();
+        seen.extend(claimed.entries.iter().map(|entry| entry.id));
+        let Some(next) = claimed.next else { break };
+        request = request.from(next);
+    }
+    assert_eq!(seen, ids([1200].into_iter().chain(1501..=1520)));
+}
+
+#[tokio::test]
 async fn g7_a_deleted_entry_is_claimed_without_fields_and_stays_pending() {
     let server = Server::start().await;
     let redis = server.backend().await;
