@@ -1,0 +1,117 @@
+//! One server, as both stores.
+
+use std::{fmt, time::Duration};
+
+use highwater::{Error, Result, backend::StreamCapabilities};
+
+#[cfg(feature = "redis-rs")]
+use crate::client::RedisRs as DefaultClient;
+use crate::{
+    client::{Client, Command, CommandOf, Fault, Link, ValueOf},
+    commands::{self, Build},
+    error, reply,
+    scripts::{Script, Scripts},
+    settings::Settings,
+};
+
+/// A Redis server as a stream store, as a checkpoint store, and as both in one atomic step.
+///
+/// Calls may run side by side. Commands share one connection; each read has its own while it runs, so that a blocked one
+/// holds up nothing, and dropping it closes the socket. A connection that broke fails the calls that were waiting on it; the
+/// next call makes a new one.
+///
+/// `Debug` shows the address and no password.
+pub struct Redis<C: Client = DefaultClient> {
+    pub(crate) link: Link<C>,
+    pub(crate) scripts: Scripts,
+    pub(crate) capabilities: StreamCapabilities,
+    /// The longest that a reader of a group blocks.
+    pub(crate) group_block_max: Duration,
+}
+
+/// The longest that a reader of a group blocks on a server that does not wake it when its stream goes.
+const BLOCK_MAX_UNWOKEN: Duration = Duration::from_secs(2);
+
+impl Redis {
+    /// Connects to a server, with the default settings.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](highwater::ErrorKind::Invalid) if the URL cannot be read, [`Denied`](highwater::ErrorKind::Denied) if the
+    /// server refuses the credentials, [`Unavailable`](highwater::ErrorKind::Unavailable) if it cannot be reached.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping it closes the connection.
+    pub async fn connect(url: impl Into<String>) -> Result<Self> {
+        Self::connect_with(Settings::new(url)).await
+    }
+
+    /// Connects to a server, with these settings.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`connect`](Self::connect), and [`Invalid`](highwater::ErrorKind::Invalid) for a timeout of zero.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping it closes the connection.
+    pub async fn connect_with(settings: Settings) -> Result<Self> {
+        Self::open(settings).await
+    }
+}
+
+impl<C: Client> Redis<C> {
+    pub(crate) async fn open(settings: Settings) -> Result<Self> {
+        settings.validate()?;
+        let link = Link::<C>::new(C::new(&settings)?, settings);
+        let scripts = Scripts::load(&link).await?;
+        let counts = counts_entries(&link).await?;
+        let capabilities = StreamCapabilities::none().with(true, counts, false);
+        // Servers began to count entries and to wake the readers of a stream that goes in the same version.
+        let group_block_max = if counts { commands::BLOCK_MAX } else { BLOCK_MAX_UNWOKEN };
+        Ok(Self { link, scripts, capabilities, group_block_max })
+    }
+
+    /// Whether a blocked reader of a group learns that its stream went.
+    pub(crate) fn wakes_readers(&self) -> bool {
+        self.capabilities.counts_entries
+    }
+
+    /// Runs a script and opens its answer.
+    pub(crate) async fn script(
+        &self,
+        script: Script,
+        keys: &[&str],
+        arguments: impl Fn(&mut CommandOf<C>),
+    ) -> Result<ValueOf<C>, Fault> {
+        self.scripts.run(&self.link, script, keys, arguments).await
+    }
+}
+
+/// Whether the server counts the entries that were ever added. It came with the optional arguments of `XSETID`.
+async fn counts_entries<C: Client>(link: &Link<C>) -> Result<bool> {
+    let command = CommandOf::<C>::new("COMMAND").with("INFO").with("XSETID");
+    let described = link.run(&command).await.map_err(error::reading("connect"))?;
+    // A negative arity means: at least this many arguments. Who may not ask does without the counts.
+    let arity = |value| {
+        let command = reply::list(value).ok()?.pop()?;
+        let arity = reply::list(command).ok()?.into_iter().nth(1)?;
+        reply::int(arity).ok()
+    };
+    Ok(arity(described).is_some_and(|arity| arity < 0))
+}
+
+/// Refuses a limit of no entries, which servers read as all there is.
+pub(crate) fn at_least_one(limit: usize) -> Result<()> {
+    if limit == 0 {
+        return Err(Error::invalid("a read must ask for at least one entry").with("limit", limit));
+    }
+    Ok(())
+}
+
+impl<C: Client> fmt::Debug for Redis<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis").field("link", &self.link).field("capabilities", &self.capabilities).finish()
+    }
+}

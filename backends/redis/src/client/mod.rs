@@ -1,0 +1,114 @@
+//! The seam between this crate and a driver: connect, send a command, send a pipeline. All else is written once, above it.
+//!
+//! The traits are sealed: they are public so that [`Redis`](crate::Redis) can be generic over them, and not reachable.
+
+mod link;
+#[cfg(feature = "redis-rs")]
+mod redis_rs;
+
+use std::{error::Error as StdError, fmt, sync::Arc};
+
+use bytes::Bytes;
+
+pub(crate) use link::{CommandOf, Link, ValueOf};
+#[cfg(feature = "redis-rs")]
+pub use redis_rs::RedisRs;
+
+use crate::settings::Settings;
+
+/// A driver.
+pub trait Client: fmt::Debug + Send + Sync + Sized + 'static {
+    /// A connection of this driver.
+    type Connection: Connection;
+
+    /// Takes the address out of the settings. Does no I/O.
+    fn new(settings: &Settings) -> highwater::Result<Self>;
+
+    /// Makes a connection and authenticates. The caller bounds the time.
+    fn connect(&self) -> impl Future<Output = Result<Self::Connection, Fault>> + Send;
+}
+
+/// A connection. Clones share its socket, which closes when the last of them is dropped, also with replies outstanding.
+///
+/// A future of it that is dropped leaves the connection in order: its reply is thrown away when it comes. Nothing is sent
+/// twice, and nothing times out by itself.
+pub trait Connection: Clone + Send + Sync + 'static {
+    /// A command that is being put together.
+    type Command: Command;
+    /// A reply.
+    type Value: Value;
+
+    /// Sends a command and awaits its reply. An error reply is a value.
+    fn send(&mut self, command: &Self::Command) -> impl Future<Output = Result<Self::Value, Fault>> + Send;
+
+    /// Sends commands in one go and awaits a reply for each. Error replies are values.
+    fn send_all(
+        &mut self,
+        commands: Vec<Self::Command>,
+    ) -> impl Future<Output = Result<Vec<Self::Value>, Fault>> + Send;
+}
+
+/// A command that is being put together, in the driver's own form, so that arguments are copied only once.
+pub trait Command: Sized + Send + Sync {
+    /// A command without arguments.
+    fn new(name: &'static str) -> Self;
+
+    /// Adds an argument.
+    fn arg(&mut self, bytes: &[u8]);
+
+    /// Adds an argument that a driver may share instead of copying it.
+    fn shared(&mut self, bytes: &Bytes);
+}
+
+/// A reply in the driver's own form.
+pub trait Value: Sized + Send + 'static {
+    /// Opens the outermost level, without copying what is inside.
+    fn open(self) -> Reply<Self>;
+
+    /// The text of an error reply as an error, and anything else as it is.
+    fn checked(self) -> Result<Self, String>;
+}
+
+/// A reply whose outermost level is open.
+#[derive(Debug)]
+pub enum Reply<V> {
+    /// No value.
+    Nil,
+    /// A number.
+    Int(i64),
+    /// Text or bytes, of whatever kind.
+    Bytes(Bytes),
+    /// A list.
+    List(Vec<V>),
+    /// A map, which only the third version of the protocol has.
+    Map(Vec<(V, V)>),
+    /// An error reply: the code and the text behind it.
+    Error(String),
+    /// Something that no command of ours answers with.
+    Other,
+}
+
+/// Why there is no reply.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// The server answered with an error: the code and the text behind it.
+    Server(String),
+    /// There was no connection, and none could be made. Nothing was sent.
+    NotConnected(Option<Source>),
+    /// The connection broke before the reply came.
+    Lost(Option<Source>),
+    /// No reply within the time.
+    TimedOut,
+    /// The server refused the credentials.
+    Refused(Source),
+    /// The backend was closed.
+    Closed {
+        /// While a reply was outstanding.
+        sent: bool,
+    },
+    /// The reply is not of the form that the protocol has for it.
+    Unreadable(&'static str),
+}
+
+/// The driver's error, for diagnostics.
+pub(crate) type Source = Arc<dyn StdError + Send + Sync>;

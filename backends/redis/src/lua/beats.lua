@@ -1,0 +1,11 @@
+-- Heartbeats: a hash beside the group, from consumer to "token deadline", the deadline in ms by the server's clock.
+
+-- The token, and whether the heartbeat still stands; nothing if there is none.
+local function read_beat(value, time)
+  local token, deadline = (value or ''):match('^(%d+) (%d+)$')
+  if token then return token, tonumber(deadline) > time end
+end
+
+local function has_pending(stream, group, consumer)
+  return #redis.call('XPENDING', stream, group, '-', '+', 1, consumer) > 0
+end

@@ -1,0 +1,17 @@
+-- KEYS: stream. ARGV: group or nothing. Only ids and counts leave the server, not the first and last entry of XINFO.
+local reply = redis.pcall('XINFO', 'STREAM', KEYS[1])
+if reply.err then
+  if reply.err:find('no such key', 1, true) then return false end
+  return reply
+end
+local info = fields(reply)
+local first = info['first-entry']
+local state = { info.length, first and first[1] or false, info['last-generated-id'], info['entries-added'] or false }
+local group = #ARGV > 0 and group_info(KEYS[1], ARGV[1])
+if group then
+  local pending = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1)[1]
+  state[5] = {
+    group['last-delivered-id'], group['entries-read'] or false, group.pending, pending and pending[1] or false,
+  }
+end
+return state

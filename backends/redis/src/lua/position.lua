@@ -1,0 +1,76 @@
+-- How many pending ids are looked at for what is settled ahead.
+local HOLES_MAX = 64
+
+-- What is settled up to `top` but for the holes, as text: all of it, or as much as fits, with the id below the first hole
+-- that did not fit as the top.
+local function ahead_text(holes, top, bytes_max)
+  local last, size = 0, 0
+  for i = 1, #holes do
+    size = size + #holes[i] + 1
+    -- 43 bytes are " >" and the longest id.
+    if size + 43 > bytes_max then
+      top = previous(holes[i])
+      break
+    end
+    last = i
+  end
+  -- The top itself must be settled: where holes stand side by side, it is not.
+  while last > 0 and compare_ids(holes[last], top) >= 0 do
+    top = previous(holes[last])
+    last = last - 1
+  end
+  if last == 0 then return '' end
+  return table.concat(holes, ' ', 1, last) .. ' >' .. top
+end
+
+-- Where a group stands that has nothing pending. `acked`: the greatest of the asked ids that was pending until now.
+local function drained(stream, group, acked, greatest, count)
+  if acked and not count then return { watermark = acked, ahead = '', drained = true } end
+  local info = group_info(stream, group)
+  local delivered = info['last-delivered-id']
+  local watermark = acked
+  if not watermark then
+    watermark = delivered
+    if greatest and compare_ids(greatest, delivered) < 0 then watermark = greatest end
+  end
+  local ordinal
+  local read = info['entries-read']
+  -- The server's count belongs to the last delivered id and to no other.
+  if count and read and read >= 0 and watermark == delivered then ordinal = text(read) end
+  return { watermark = watermark, ahead = '', ordinal = ordinal, drained = true }
+end
+
+-- Acks ARGV[first..], which ascend, and returns how many were pending and how far the group then is settled: nil where the
+-- group is gone. The third value is an error, before anything was changed.
+local function ack(stream, group, first, count, ahead_max)
+  local last, acked_id = #ARGV, nil
+  -- Which of the ids were delivered shows only before the ack. Normally the first look finds it.
+  for i = last, first, -1 do
+    local found = redis.pcall('XPENDING', stream, group, ARGV[i], ARGV[i], 1)
+    if found.err then
+      if found.err:find('NOGROUP', 1, true) then return 0 end
+      return nil, nil, found
+    end
+    if #found > 0 then
+      acked_id = ARGV[i]
+      break
+    end
+  end
+  local acked = 0
+  -- unpack() is limited by the size of the stack.
+  for i = first, last, 1000 do
+    acked = acked + redis.call('XACK', stream, group, unpack(ARGV, i, math.min(i + 999, last)))
+  end
+  local pending = redis.pcall('XPENDING', stream, group, '-', '+', HOLES_MAX)
+  if pending.err then
+    if pending.err:find('NOGROUP', 1, true) then return 0 end
+    return nil, nil, pending
+  end
+  if #pending == 0 then return acked, drained(stream, group, acked_id, ARGV[last >= first and last or 0], count) end
+  local holes = {}
+  for i, entry in ipairs(pending) do holes[i] = entry[1] end
+  -- All below a pending id was delivered. Above the last one that is known, only what was acked now is.
+  local top = holes[#holes]
+  if #holes < HOLES_MAX and acked_id and compare_ids(acked_id, top) > 0 then top = acked_id end
+  return acked, { watermark = previous(holes[1]), ahead = ahead_text(holes, top, ahead_max) }
+end

@@ -1,0 +1,186 @@
+//! What must be one atomic step runs on the server.
+
+use highwater::Result;
+
+use crate::{
+    client::{Client, Command, CommandOf, Fault, Link, Value, ValueOf},
+    commands::Build,
+    error, reply,
+};
+
+/// A script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Script {
+    Ack,
+    Acquire,
+    Advance,
+    Claim,
+    EnsureGroup,
+    Heartbeat,
+    Inspect,
+    Lease,
+    Leave,
+    RemoveGroup,
+    RemoveStream,
+    Reset,
+    Settle,
+    Trim,
+}
+
+const IDS: &str = include_str!("lua/ids.lua");
+const BEATS: &str = include_str!("lua/beats.lua");
+const POSITION: &str = include_str!("lua/position.lua");
+const RECORD: &str = include_str!("lua/record.lua");
+
+impl Script {
+    /// All of them, in the order of their discriminants.
+    pub(crate) const ALL: [Self; 14] = [
+        Self::Ack,
+        Self::Acquire,
+        Self::Advance,
+        Self::Claim,
+        Self::EnsureGroup,
+        Self::Heartbeat,
+        Self::Inspect,
+        Self::Lease,
+        Self::Leave,
+        Self::RemoveGroup,
+        Self::RemoveStream,
+        Self::Reset,
+        Self::Settle,
+        Self::Trim,
+    ];
+
+    fn parts(self) -> &'static [&'static str] {
+        match self {
+            Self::Ack => &[IDS, POSITION, include_str!("lua/ack.lua")],
+            Self::Acquire => &[IDS, RECORD, include_str!("lua/acquire.lua")],
+            Self::Advance => &[IDS, RECORD, include_str!("lua/advance.lua")],
+            Self::Claim => &[IDS, BEATS, include_str!("lua/claim.lua")],
+            Self::EnsureGroup => &[IDS, include_str!("lua/ensure_group.lua")],
+            Self::Heartbeat => &[IDS, BEATS, include_str!("lua/heartbeat.lua")],
+            Self::Inspect => &[IDS, include_str!("lua/inspect.lua")],
+            Self::Lease => &[IDS, RECORD, include_str!("lua/lease.lua")],
+            Self::Leave => &[IDS, BEATS, include_str!("lua/leave.lua")],
+            Self::RemoveGroup => &[include_str!("lua/remove_group.lua")],
+            Self::RemoveStream => &[IDS, include_str!("lua/remove_stream.lua")],
+            Self::Reset => &[IDS, RECORD, include_str!("lua/reset.lua")],
+            Self::Settle => &[IDS, POSITION, RECORD, include_str!("lua/settle.lua")],
+            Self::Trim => &[include_str!("lua/trim.lua")],
+        }
+    }
+
+    /// The text that is sent. With flags, a script is let through at the memory limit: what acks frees memory, and what
+    /// writes a checkpoint or a heartbeat writes little.
+    fn source(self, flags: bool) -> String {
+        let header = match (flags, self) {
+            (false, _) => "",
+            (true, Self::Inspect) => "#!lua flags=no-writes\n",
+            (true, _) => "#!lua flags=allow-oom\n",
+        };
+        header.to_owned() + &self.parts().join("\n")
+    }
+}
+
+/// The scripts as one server knows them.
+#[derive(Debug)]
+pub(crate) struct Scripts {
+    sources: Vec<String>,
+    /// The digest under which the server keeps each; `None` where it may not be asked for, so the text is sent each time.
+    digests: Vec<Option<String>>,
+}
+
+impl Scripts {
+    /// Loads all scripts: with flags or, where the server does not know them, without.
+    pub(crate) async fn load<C: Client>(link: &Link<C>) -> Result<Self> {
+        if let Some(scripts) = Self::try_load(link, true).await? {
+            return Ok(scripts);
+        }
+        let failed =
+            || highwater::Error::new(highwater::ErrorKind::Unsupported, "the server cannot run our scripts");
+        Self::try_load(link, false).await?.ok_or_else(failed)
+    }
+
+    async fn try_load<C: Client>(link: &Link<C>, flags: bool) -> Result<Option<Self>> {
+        let sources: Vec<_> = Script::ALL.iter().map(|script| script.source(flags)).collect();
+        let load = |source| CommandOf::<C>::new("SCRIPT").with("LOAD").with(source);
+        let replies =
+            link.run_all(sources.iter().map(load).collect()).await.map_err(error::reading("connect"))?;
+        let mut digests = Vec::with_capacity(sources.len());
+        for value in replies {
+            digests.push(match reply::string(value) {
+                Ok(digest) => Some(digest),
+                // Servers without flags stumble over the first line.
+                Err(Fault::Server(text)) if text.contains("compiling script") => return Ok(None),
+                Err(Fault::Server(text)) if text.starts_with("NOPERM") => None,
+                Err(fault) => return Err(error::reading("connect")(fault)),
+            });
+        }
+        Ok(Some(Self { sources, digests }))
+    }
+
+    /// Runs a script. If the server has lost it, which a restart, a failover or a flush does, its text is sent.
+    pub(crate) async fn run<C: Client>(
+        &self,
+        link: &Link<C>,
+        script: Script,
+        keys: &[&str],
+        arguments: impl Fn(&mut CommandOf<C>),
+    ) -> Result<ValueOf<C>, Fault> {
+        let command = |name, program: &str| {
+            let mut command = CommandOf::<C>::new(name).with(program).number(keys.len() as u64);
+            for key in keys {
+                command.arg(key.as_bytes());
+            }
+            arguments(&mut command);
+            command
+        };
+        if let Some(digest) = &self.digests[script as usize] {
+            match answer(link.run(&command("EVALSHA", digest)).await?) {
+                Err(Fault::Server(text)) if text.starts_with("NOSCRIPT") => {}
+                answer => return answer,
+            }
+        }
+        answer(link.run(&command("EVAL", &self.sources[script as usize])).await?)
+    }
+}
+
+/// An error reply as an error, and anything else unopened.
+fn answer<V: Value>(value: V) -> Result<V, Fault> {
+    value.checked().map_err(Fault::Server)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_stand_at_their_place() {
+        for (i, script) in Script::ALL.into_iter().enumerate() {
+            assert_eq!(script as usize, i, "{script:?}");
+        }
+    }
+
+    #[test]
+    fn ids_and_epochs_are_never_made_numbers() {
+        for script in Script::ALL {
+            for line in script.source(true).lines().filter(|line| line.contains("tonumber(")) {
+                // A time, a duration, a limit or a count: all far below 2^53.
+                let harmless =
+                    ["time[", "ARGV[", "deadline", "entry[3]", "entry[4]", "consumer[2]", "lease_until"];
+                assert!(
+                    harmless.iter().any(|name| line.contains(name)) || line.starts_with("--"),
+                    "{script:?}: {line}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn only_servers_that_know_flags_see_them() {
+        for script in Script::ALL {
+            assert!(script.source(true).starts_with("#!lua flags="), "{script:?}");
+            assert!(!script.source(false).contains("#!"), "{script:?}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What a connection is made of: plain data.
+
+use std::{fmt, time::Duration};
+
+use highwater::{Error, Result};
+
+/// Where the server is, and how long to wait for it. Its `Debug` form shows no password.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Settings {
+    /// `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, or `redis+unix:///path[?db=0&user=…&pass=…]`.
+    /// With `?protocol=resp3` in it the third version of the protocol is spoken.
+    pub url: String,
+    /// How long to wait for the reply to a command. A shorter time finds a dead server earlier; a longer one lets a slow
+    /// server finish, which avoids replies of unknown outcome. Default 5 s.
+    pub response_timeout: Duration,
+    /// How long to wait for a connection, its authentication included. Default 5 s.
+    pub connect_timeout: Duration,
+    /// How much longer than asked for a blocking read may take before its connection is given up. Servers answer late when
+    /// they are busy; too short a time would give up entries that were just handed over. Default 2 s.
+    pub block_slack: Duration,
+}
+
+impl Settings {
+    /// The defaults, for this server.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            response_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(5),
+            block_slack: Duration::from_secs(2),
+        }
+    }
+
+    /// Waits this long for a reply.
+    #[must_use]
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.response_timeout = timeout;
+        self
+    }
+
+    /// Waits this long for a connection.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Waits this much longer than asked for on a blocking read.
+    #[must_use]
+    pub fn block_slack(mut self, slack: Duration) -> Self {
+        self.block_slack = slack;
+        self
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        for (name, value) in [
+            ("response_timeout", self.response_timeout),
+            ("connect_timeout", self.connect_timeout),
+            ("block_slack", self.block_slack),
+        ] {
+            if value.is_zero() {
+                return Err(Error::invalid("a timeout must be above zero").with("setting", name));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL holds the password, in one of several places. The scheme is all of it that is safe to show unparsed.
+        let scheme = self.url.split_once("://").map_or("", |(scheme, _)| scheme);
+        f.debug_struct("Settings")
+            .field("url", &format_args!("{}://…", scheme.escape_debug()))
+            .field("response_timeout", &self.response_timeout)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("block_slack", &self.block_slack)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g18_the_debug_form_shows_no_password() {
+        for url in ["redis://user:hunter2@host:1/0", "redis+unix:///path?pass=hunter2", "hunter2"] {
+            assert!(!format!("{:?}", Settings::new(url)).contains("hunter2"), "{url}");
+        }
+    }
+
+    #[test]
+    fn g18_a_zero_timeout_is_refused() {
+        let settings = Settings::new("redis://localhost");
+        assert!(settings.validate().is_ok());
+        for zero in [
+            settings.clone().response_timeout(Duration::ZERO),
+            settings.clone().connect_timeout(Duration::ZERO),
+            settings.clone().block_slack(Duration::ZERO),
+        ] {
+            assert_eq!(zero.validate().unwrap_err().kind(), highwater::ErrorKind::Invalid);
+        }
+    }
+}

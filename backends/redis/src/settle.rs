@@ -1,0 +1,48 @@
+//! Acks and the advance in one step.
+
+use async_trait::async_trait;
+use highwater::{
+    Result,
+    backend::{AtomicSettle, Settle, Settled},
+};
+
+use crate::{
+    backend::Redis,
+    checkpoint::{Answer, read_answer, wrong_epoch},
+    client::{Client, Command, CommandOf, Fault},
+    commands::Build,
+    error::writing,
+    keys,
+    scripts::Script,
+    stream::{acked, ascending, push_ack},
+};
+
+#[async_trait]
+impl<C: Client> AtomicSettle for Redis<C> {
+    async fn settle(&self, request: &Settle) -> Result<Settled> {
+        let subscription = &request.subscription;
+        let ids = ascending(&request.ids);
+        let arguments = |command: &mut CommandOf<C>| {
+            command.arg(subscription.group.as_str().as_bytes());
+            command.push_number(request.epoch.0);
+            command.arg(request.owner.as_str().as_bytes());
+            push_ack(command, request.count, &ids);
+        };
+        let keys = [
+            &*keys::checkpoint(subscription),
+            &*keys::groups(&subscription.stream),
+            subscription.stream.as_str(),
+        ];
+        let value = self.script(Script::Settle, &keys, arguments).await.map_err(writing("settle"))?;
+        let answer =
+            read_answer(value, "settle").map_err(|error| error.with("subscription", subscription))?;
+        match answer {
+            Answer::Done(parts) => {
+                let (acked, position) = acked(parts, "settle")?;
+                Ok(Settled::new(acked, position))
+            }
+            Answer::Fenced(stored) => Err(wrong_epoch(request.epoch, stored)),
+            Answer::Held(..) => Err(writing("settle")(Fault::Unreadable("acks and a position"))),
+        }
+    }
+}

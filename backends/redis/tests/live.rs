@@ -1,0 +1,17 @@
+//! Every method against a private server: `redis-server`, or the program that `REDIS_SERVER` names.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "live/server.rs"]
+mod server;
+
+#[path = "live/checkpoints.rs"]
+mod checkpoints;
+#[path = "live/claims.rs"]
+mod claims;
+#[path = "live/connections.rs"]
+mod connections;
+#[path = "live/settlement.rs"]
+mod settlement;
+#[path = "live/streams.rs"]
+mod streams;
