@@ -66,7 +66,7 @@ impl Operation for Load {
     type Out = Option<Checkpoint>;
 
     async fn run(&self, tx: &mut Tx) -> Result<Self::Out, Fail> {
-        Ok(Record::load(tx, &self.0).await?.and_then(Record::into_checkpoint))
+        Ok(Record::load(tx, &self.0).await?.into_checkpoint())
     }
 }
 
@@ -99,7 +99,7 @@ impl Operation for Acquire {
     type Out = Acquired;
 
     async fn run(&self, tx: &mut Tx) -> Result<Acquired, Fail> {
-        let mut record = Record::load(tx, &self.subscription).await?.unwrap_or_default();
+        let mut record = Record::load(tx, &self.subscription).await?;
         if let Some(lease) = record.standing(tx.now)
             && lease.owner.as_ref() != Some(&self.owner)
         {
@@ -117,7 +117,7 @@ impl Operation for Renew {
     type Out = ();
 
     async fn run(&self, tx: &mut Tx) -> Result<(), Fail> {
-        let mut record = Record::load(tx, &self.subscription).await?.unwrap_or_default();
+        let mut record = Record::load(tx, &self.subscription).await?;
         record.expect(self.epoch)?;
         record.lease.until = until(tx, self.ttl);
         record.save(tx, &self.subscription).await
@@ -129,7 +129,7 @@ impl Operation for Release {
     type Out = ();
 
     async fn run(&self, tx: &mut Tx) -> Result<(), Fail> {
-        let mut record = Record::load(tx, &self.subscription).await?.unwrap_or_default();
+        let mut record = Record::load(tx, &self.subscription).await?;
         record.expect(self.epoch)?;
         record.lease.until = 0;
         record.save(tx, &self.subscription).await
@@ -141,7 +141,9 @@ impl Operation for Advance {
     type Out = Advanced;
 
     async fn run(&self, tx: &mut Tx) -> Result<Advanced, Fail> {
-        advance(tx, self).await
+        let record = Record::load(tx, &self.subscription).await?;
+        record.check(self.epoch)?;
+        record.advance(tx, self).await
     }
 }
 
@@ -150,8 +152,7 @@ impl Operation for ResetCheckpoint {
     type Out = Epoch;
 
     async fn run(&self, tx: &mut Tx) -> Result<Epoch, Fail> {
-        let found = Record::load(tx, &self.subscription).await?;
-        let mut record = found.unwrap_or_default();
+        let mut record = Record::load(tx, &self.subscription).await?;
         if let Some(expected) = self.expected
             && expected != record.epoch
         {
@@ -175,23 +176,6 @@ impl Operation for ResetCheckpoint {
         record.save(tx, &self.subscription).await?;
         Ok(record.epoch)
     }
-}
-
-/// Moves a checkpoint forward in this transaction.
-pub(crate) async fn advance(tx: &mut Tx, request: &Advance) -> Result<Advanced, Fail> {
-    let mut record = Record::load(tx, &request.subscription).await?.unwrap_or_default();
-    record.check(request.epoch)?;
-    let merged = match &record.written {
-        Some(written) => match request.position.merged_into(&written.position) {
-            Some(merged) => merged,
-            None => return Ok(Advanced::new(false, written.position.watermark)),
-        },
-        None => request.position.clone(),
-    };
-    let watermark = merged.watermark;
-    record.written = Some(Written { position: merged, owner: Some(request.owner.clone()), at: tx.now });
-    record.save(tx, &request.subscription).await?;
-    Ok(Advanced::new(true, watermark))
 }
 
 fn until(tx: &Tx, ttl: Duration) -> u64 {
@@ -221,7 +205,7 @@ struct Lease {
 }
 
 impl Record {
-    pub(crate) async fn load(tx: &mut Tx, subscription: &Subscription) -> Result<Option<Self>, Fail> {
+    pub(crate) async fn load(tx: &mut Tx, subscription: &Subscription) -> Result<Self, Fail> {
         let row: Option<Columns> = sqlx::query_as(
             "SELECT grp, version, epoch, watermark, ahead, ordinal, incarnation, owner, updated_at, lease_owner, \
              lease_until FROM highwater_checkpoint WHERE stream = ? AND grp = ?",
@@ -230,7 +214,7 @@ impl Record {
         .bind(subscription.group.as_str())
         .fetch_optional(&mut tx.conn)
         .await?;
-        Ok(row.map(|row| row.read(&subscription.stream)).transpose()?)
+        Ok(row.map(|row| row.read(&subscription.stream)).transpose()?.unwrap_or_default())
     }
 
     /// Whether this epoch may advance.
@@ -246,6 +230,21 @@ impl Record {
             .with("stored", self.epoch));
         }
         Ok(())
+    }
+
+    /// Moves the record forward to a position, for an epoch that has been checked.
+    pub(crate) async fn advance(mut self, tx: &mut Tx, request: &Advance) -> Result<Advanced, Fail> {
+        let merged = match &self.written {
+            Some(written) => match request.position.merged_into(&written.position) {
+                Some(merged) => merged,
+                None => return Ok(Advanced::new(false, written.position.watermark)),
+            },
+            None => request.position.clone(),
+        };
+        let watermark = merged.watermark;
+        self.written = Some(Written { position: merged, owner: Some(request.owner.clone()), at: tx.now });
+        self.save(tx, &request.subscription).await?;
+        Ok(Advanced::new(true, watermark))
     }
 
     async fn save(&self, tx: &mut Tx, subscription: &Subscription) -> Result<(), Fail> {

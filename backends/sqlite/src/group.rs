@@ -158,10 +158,10 @@ impl Operation for Peek {
     type Out = Peeked;
 
     async fn run(&self, tx: &mut Tx) -> Result<Peeked, Fail> {
-        // Not by the stream's last id: that entry may be gone.
+        // The last entry that is there, which need not be the last that was added.
         let row: Option<(i64, bool)> = sqlx::query_as(
-            "SELECT g.id, EXISTS (SELECT 1 FROM highwater_entry AS e \
-             WHERE e.stream = g.stream AND (e.ms, e.seq) > (g.last_ms, g.last_seq)) \
+            "SELECT g.id, EXISTS (SELECT 1 FROM (SELECT ms, seq FROM highwater_entry WHERE stream = g.stream \
+             ORDER BY ms DESC, seq DESC LIMIT 1) AS e WHERE (e.ms, e.seq) > (g.last_ms, g.last_seq)) \
              FROM highwater_group AS g JOIN highwater_stream AS s ON s.id = g.stream \
              WHERE s.name = ? AND g.name = ?",
         )

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod append;
 mod checkpoint;
 mod codec;
 mod db;

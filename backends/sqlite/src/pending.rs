@@ -33,8 +33,10 @@ impl Operation for ReadPending {
         let group = Group::expect(tx, &self.subscription).await?;
         let Some(consumer) = Consumer::find(tx, &group, &self.consumer).await? else { return Ok(Vec::new()) };
         let (ms, seq) = stored(self.after);
+        // By the index that SQLite would not choose by itself: the entries of other consumers may be many.
         let rows: Vec<PendingRow> = sqlx::query_as(
             "SELECT p.ms, p.seq, p.deliveries + (e.id IS NOT NULL), e.fields FROM highwater_pending AS p \
+             INDEXED BY highwater_pending_by_consumer \
              LEFT JOIN highwater_entry AS e ON e.stream = ? AND e.ms = p.ms AND e.seq = p.seq \
              WHERE p.grp = ? AND p.consumer = ? AND (p.ms, p.seq) > (?, ?) ORDER BY p.ms, p.seq LIMIT ?",
         )

@@ -8,7 +8,7 @@ use highwater::{
 
 use crate::{
     Sqlite,
-    checkpoint::{Record, advance},
+    checkpoint::Record,
     error::Fail,
     pending::ack,
     transaction::{Operation, Tx},
@@ -27,12 +27,13 @@ impl Operation for Settle {
 
     async fn run(&self, tx: &mut Tx) -> Result<Settled, Fail> {
         // An owner that is fenced acks nothing, and learns of it also where the group is gone.
-        Record::load(tx, &self.subscription).await?.unwrap_or_default().check(self.epoch)?;
+        let record = Record::load(tx, &self.subscription).await?;
+        record.check(self.epoch)?;
         let acked = ack(tx, &self.subscription, &self.ids, self.count).await?;
         if let Some(position) = &acked.position {
             let subscription = self.subscription.clone();
             let request = Advance::new(subscription, self.epoch, position.clone(), self.owner.clone());
-            advance(tx, &request).await?;
+            record.advance(tx, &request).await?;
         }
         Ok(Settled::new(acked.acked, acked.position))
     }

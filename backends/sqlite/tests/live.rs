@@ -1,5 +1,7 @@
 //! The SQLite backend on real files.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall panic, also in its helpers")]
+
 #[path = "live/support.rs"]
 mod support;
 
