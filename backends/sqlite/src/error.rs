@@ -3,6 +3,7 @@
 use highwater::{Error, ErrorKind, Outcome, Subscription};
 
 // Primary result codes of SQLite; https://sqlite.org/rescode.html
+const ERROR: u32 = 1;
 const PERM: u32 = 3;
 const BUSY: u32 = 5;
 const LOCKED: u32 = 6;
@@ -74,6 +75,9 @@ pub(crate) fn translate(error: &sqlx::Error) -> Error {
             ErrorKind::Unavailable,
             "the database file cannot be opened: check the path, its rights and open files",
         ),
+        Some(ERROR) if error.to_string().contains("no such table") => {
+            (ErrorKind::Missing, "the tables of the database are gone: open it again to create them")
+        }
         // A value of another type than the schema says: somebody else wrote it.
         None if is_decode(error) => {
             (ErrorKind::Corrupt, "a stored value cannot be read: restore the database file")

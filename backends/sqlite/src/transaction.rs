@@ -113,6 +113,8 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn writer(options: Options, conn: SqliteConnection) -> Self {
+        // Where the file is gone, an empty one in its place would hide it.
+        let options = options.create_if_missing(false);
         Self { options, open: Some(Tx { conn, now: 0, touched: Vec::new() }), touched: Vec::new() }
     }
 

@@ -158,3 +158,27 @@ async fn an_entry_that_was_damaged_is_corrupt_and_stays() {
     assert_eq!(store.state().await.group.unwrap().pending, 0, "nothing was delivered unseen");
     assert_eq!(store.read_group("a", 1).await, [1]);
 }
+
+#[test]
+fn a_handle_that_outlives_its_runtime_is_closed() {
+    let runtime =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let first = runtime();
+    let store = first.block_on(Store::new());
+    drop(first);
+    let read = Read::new(store.orders.stream.clone(), EntryId::ZERO, 1);
+    let append = Append::new(store.orders.stream.clone(), vec![NewEntry::new(fields(1))]);
+    runtime().block_on(async {
+        assert_eq!(kind(soon(store.sqlite.read(&read)).await), ErrorKind::Closed);
+        assert_eq!(kind(soon(store.sqlite.append(&append)).await), ErrorKind::Closed);
+    });
+}
+
+#[tokio::test]
+async fn tables_that_went_are_told() {
+    let store = Store::new().await;
+    let mut raw = store.raw().await;
+    sqlx::query("DROP TABLE highwater_checkpoint").execute(&mut raw).await.unwrap();
+    let error = store.sqlite.load(&store.orders).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Missing, "{error}");
+}

@@ -140,7 +140,7 @@ async fn what_is_settled_ahead_is_told_with_its_holes() {
     store.append(1..=1000).await;
     store.ensure_group(0).await;
     store.read_group("a", 1000).await;
-    let settled = |n: u64| n % 10 == 0 || (4..8).contains(&n);
+    let settled = |n: u64| n.is_multiple_of(10) || (4..8).contains(&n);
     let (_, position) = store.ack((1..=1000).filter(|&n| settled(n))).await;
     let told: Vec<_> = (1..=1000).filter(|&n| position.settles(id(n))).collect();
     assert!(told.iter().all(|&n| settled(n)), "{told:?}");
