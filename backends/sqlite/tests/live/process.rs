@@ -5,7 +5,7 @@ use std::{
     future::Future,
     io::{BufRead, BufReader},
     pin::pin,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     task::Poll,
     time::Duration,
 };
@@ -104,6 +104,30 @@ async fn g14_a_dropped_wait_leaves_nothing_behind() {
 
 const CHILD: &str = "HIGHWATER_SQLITE_CHILD";
 
+/// A process that dies with the test, however that ends.
+struct Running(Child);
+
+impl Running {
+    fn start(path: std::path::PathBuf, stdout: Stdio) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "process::child", "--nocapture"]).env(CHILD, path).stdout(stdout);
+        Self(command.spawn().unwrap())
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may be dead already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Not a test by itself: what the process does that the tests below kill.
 #[tokio::test]
 async fn child() {
@@ -111,7 +135,9 @@ async fn child() {
     let sqlite = Sqlite::open(path).await.unwrap();
     let orders = highwater::Subscription::new("orders", "billing").unwrap();
     sqlite.ensure_group(&EnsureGroup::new(orders.clone(), &Position::default())).await.unwrap();
-    loop {
+    // A process whose parent was killed must not go on for ever.
+    let clock = Clock::new();
+    while clock.elapsed() < Duration::from_secs(60) {
         let entries = vec![NewEntry::new(fields(1)); 10];
         sqlite.append(&Append::new(orders.stream.clone(), entries)).await.unwrap();
         let read = ReadGroup::new(orders.clone(), name("child"), 7);
@@ -126,20 +152,14 @@ async fn child() {
 async fn g3_what_a_killed_process_was_told_is_there() {
     let store = Store::new().await;
     for round in 1..=3 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "process::child", "--nocapture"])
-            .env(CHILD, store.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut child = Running::start(store.path(), Stdio::piped());
+        let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
         // The test harness prints its own words in front of the first line.
         let mut settled =
             lines.by_ref().filter_map(|line| line.split_once("settled ").map(|(_, told)| told.to_owned()));
         let mut told = settled.nth(20 * round).unwrap();
-        child.kill().unwrap();
+        child.kill();
         told = settled.last().unwrap_or(told);
-        child.wait().unwrap();
 
         let (watermark, ordinal) = told.split_once(' ').unwrap();
         let position = store.sqlite.load(&store.orders).await.unwrap().unwrap().position;
@@ -168,32 +188,15 @@ async fn a_process_that_waits_sees_what_another_one_appends() {
     let store = Store::new().await;
     store.ensure_group(0).await;
     let read = Read::new(store.orders.stream.clone(), EntryId::ZERO, 1).block(Duration::from_secs(60));
-    let spawn = async {
-        let command = |path| {
-            Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "process::child", "--nocapture"])
-                .env(CHILD, path)
-                .stdout(Stdio::null())
-                .spawn()
-                .unwrap()
-        };
-        command(store.path())
-    };
-    let (read, mut child) = tokio::join!(soon(store.sqlite.read(&read)), spawn);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let start = async { Running::start(store.path(), Stdio::null()) };
+    let (read, _child) = tokio::join!(soon(store.sqlite.read(&read)), start);
     assert_eq!(read.unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn a_process_that_writes_all_the_time_does_not_starve_another() {
     let store = Store::new().await;
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "process::child", "--nocapture"])
-        .env(CHILD, store.path())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = Running::start(store.path(), Stdio::null());
     until("the child works", || async { !store.read(EntryId::ZERO).await.is_empty() }).await;
     let clock = Clock::new();
     let mut longest = Duration::ZERO;
@@ -205,8 +208,7 @@ async fn a_process_that_writes_all_the_time_does_not_starve_another() {
         longest = longest.max(clock.elapsed() - start);
     }
     println!("100 appends took {:?}, the longest {longest:?}", clock.elapsed());
-    child.kill().unwrap();
-    child.wait().unwrap();
+    child.kill();
     assert!(failed.is_none(), "{failed:?}");
     assert!(longest < Duration::from_secs(2), "{longest:?}");
 }
