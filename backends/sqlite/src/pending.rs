@@ -18,7 +18,7 @@ use crate::{
 
 /// How many pending entries an ack looks at to tell what is settled above the watermark. More: less is delivered again after
 /// the group was lost; fewer: a cheaper ack.
-const LOOK_AHEAD: i64 = 128;
+const LOOK_AHEAD: usize = 64;
 /// How many runs of pending entries a position lists, which bounds the size of a checkpoint.
 const RUNS_MAX: usize = 32;
 
@@ -234,30 +234,26 @@ struct Holes {
     more: bool,
 }
 
-/// An id, its ordinal, those of its neighbours among the pending, and how many pending come up to it.
-type EdgeRow = (i64, i64, i64, Option<i64>, Option<i64>, i64);
-
 async fn holes(tx: &mut Tx, group: &Group) -> Result<Option<Holes>, Fail> {
-    // Only the ends of runs: where the neighbour among the pending is not the neighbour in the stream.
-    let rows: Vec<EdgeRow> = sqlx::query_as(
-        "SELECT * FROM (SELECT ms, seq, ordinal, lag(ordinal) OVER w AS before, lead(ordinal) OVER w AS after, \
-         row_number() OVER w FROM (SELECT ms, seq, ordinal FROM highwater_pending WHERE grp = ? \
-         ORDER BY ms, seq LIMIT ?) WINDOW w AS (ORDER BY ms, seq)) \
-         WHERE before IS NOT ordinal - 1 OR after IS NOT ordinal + 1 ORDER BY ms, seq",
+    let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
+        "SELECT ms, seq, ordinal FROM highwater_pending WHERE grp = ? ORDER BY ms, seq LIMIT ?",
     )
     .bind(group.id)
-    .bind(LOOK_AHEAD)
+    .bind(LOOK_AHEAD as i64)
     .fetch_all(&mut tx.conn)
     .await?;
-    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(None) };
-    let (first, more) = (first.2, last.5 == LOOK_AHEAD);
+    let Some(&(.., first)) = rows.first() else { return Ok(None) };
+    let more = rows.len() == LOOK_AHEAD;
     let mut runs: Vec<IdRange> = Vec::new();
-    for (ms, seq, ordinal, before, ..) in rows {
+    let mut before = None;
+    for (ms, seq, ordinal) in rows {
         let id = codec::id(ms, seq);
         match runs.last_mut() {
+            // Neighbours in the stream: there never was an entry between them.
             Some(run) if before == Some(ordinal - 1) => run.last = id,
             _ => runs.push(IdRange { first: id, last: id }),
         }
+        before = Some(ordinal);
     }
     Ok(Some(Holes { runs, first, more }))
 }
