@@ -7,7 +7,7 @@ use highwater::{
     Checkpoint, ConsumerName, EntryId, Epoch, Error, ErrorKind, GroupName, Position, Result, SettledAhead,
     StreamName, Subscription,
     backend::{
-        Acquire, Acquired, Advance, Advanced, CheckpointBackend, Ownership, Release, Renew, ResetCheckpoint,
+        Acquire, Acquired, Advance, Advanced, CheckpointBackend, Grant, Release, Renew, ResetCheckpoint,
     },
     checkpoint::{Parts, check_version},
     clock::millis,
@@ -252,10 +252,10 @@ fn acquired<V: Value>(mut parts: impl Iterator<Item = V>) -> Result<Acquired> {
     let texts: [String; 4] = [next()?, next()?, next()?, next()?];
     let [watermark, ahead, ordinal, incarnation] = texts.each_ref().map(String::as_str);
     if watermark.is_empty() {
-        return Ok(Acquired::Owned(Ownership::new(epoch, None)));
+        return Ok(Acquired::Owned(Grant::new(epoch, None)));
     }
     let parts = Parts { watermark, ahead, ordinal, incarnation, epoch: "0", owner: "", updated_at: "0" };
-    Ok(Acquired::Owned(Ownership::new(epoch, Some(Checkpoint::from_parts(&parts)?.position))))
+    Ok(Acquired::Owned(Grant::new(epoch, Some(Checkpoint::from_parts(&parts)?.position))))
 }
 
 /// Reads a record. `None`: there is none, or it has no position yet since its owner never advanced it.
