@@ -1,6 +1,5 @@
 //! One way to start servers, for the tests and for the tasks.
 
-#![expect(clippy::allow_attributes, reason = "what is dead here depends on the features")]
 #![allow(dead_code, reason = "the tests use what the tasks do not")]
 
 #[path = "../../tests/support/process.rs"]
