@@ -162,6 +162,15 @@ impl SettledAhead {
         fits
     }
 
+    /// The set as its text form keeps it in at most `bytes` bytes.
+    #[must_use]
+    pub fn truncated(self, bytes: usize) -> Self {
+        if self.is_empty() {
+            return self;
+        }
+        Self::decode(&self.encode_within(bytes)).expect("what was encoded can be decoded")
+    }
+
     /// Reads the text form.
     ///
     /// # Errors

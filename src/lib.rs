@@ -9,6 +9,7 @@ mod delivery;
 mod entry;
 mod error;
 pub mod integrity;
+pub mod memory;
 mod name;
 
 pub use checkpoint::{Checkpoint, Epoch, IdRange, Incarnation, Position, SettledAhead};

@@ -1,5 +1,6 @@
 //! What a backend is: two traits, their requests and answers.
 
+mod arc;
 mod atomic;
 mod capabilities;
 mod checkpoint;

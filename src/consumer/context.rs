@@ -1,0 +1,127 @@
+//! What every part of a running consumer knows.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    observer::{Observation, Reporter},
+    settings::Settings,
+    settle::Settler,
+};
+use crate::{
+    ConsumerName, EntryId, Epoch, Error, ErrorKind, Incarnation, Retry, Subscription,
+    backend::{CheckpointBackend, StreamBackend, StreamState, Token},
+    clock::Clock,
+};
+
+/// What every part of a running consumer knows.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) subscription: Subscription,
+    pub(crate) name: ConsumerName,
+    pub(crate) token: Token,
+    pub(crate) settings: Settings,
+    pub(crate) stream: Arc<dyn StreamBackend>,
+    pub(crate) store: Arc<dyn CheckpointBackend>,
+    pub(crate) settler: Settler,
+    pub(crate) clock: Clock,
+    pub(crate) reporter: Reporter,
+    /// Asks the reader to take the resume path before it reads on.
+    pub(crate) resume: Notify,
+    epoch: AtomicU64,
+    incarnation: Mutex<Option<Incarnation>>,
+    state: Mutex<Option<StreamState>>,
+    reconnects: AtomicU64,
+}
+
+/// The parts of a [`Context`] that are given.
+pub(crate) struct Parts {
+    pub(crate) subscription: Subscription,
+    pub(crate) name: ConsumerName,
+    pub(crate) settings: Settings,
+    pub(crate) stream: Arc<dyn StreamBackend>,
+    pub(crate) store: Arc<dyn CheckpointBackend>,
+    pub(crate) settler: Settler,
+    pub(crate) clock: Clock,
+    pub(crate) reporter: Reporter,
+}
+
+impl Context {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { subscription, name, settings, stream, store, settler, clock, reporter } = parts;
+        Self {
+            subscription,
+            name,
+            token: Token(crate::clock::random()),
+            settings,
+            stream,
+            store,
+            settler,
+            clock,
+            reporter,
+            resume: Notify::new(),
+            epoch: AtomicU64::new(0),
+            incarnation: Mutex::default(),
+            state: Mutex::default(),
+            reconnects: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_epoch(&self, epoch: Epoch) {
+        self.epoch.store(epoch.0, Ordering::Release);
+    }
+
+    pub(crate) fn incarnation(&self) -> Option<Incarnation> {
+        self.incarnation.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The last that was seen of the stream.
+    pub(crate) fn state(&self) -> Option<StreamState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn saw(&self, state: Option<&StreamState>) {
+        *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner) = state.and_then(|s| s.incarnation.clone());
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state.cloned();
+    }
+
+    pub(crate) fn report(&self, observation: &Observation<'_>) {
+        self.reporter.report(observation);
+    }
+
+    pub(crate) fn reconnects(&self) -> u64 {
+        self.reconnects.load(Ordering::Relaxed)
+    }
+
+    /// Says that a store cannot answer, and how long to wait before it is asked again.
+    pub(crate) fn unavailable(&self, error: &Error, failed: u32) -> Duration {
+        let wait = match error.retry() {
+            Retry::Now if failed <= 1 => Duration::from_millis(1),
+            _ => self.settings.reconnect.delay(failed),
+        };
+        self.reconnects.fetch_add(1, Ordering::Relaxed);
+        self.report(&Observation::Unavailable { error, wait });
+        wait
+    }
+
+    /// The time since an entry of this id was appended, by the id.
+    pub(crate) fn age(&self, id: EntryId) -> Duration {
+        Duration::from_millis(self.clock.now().as_millis().saturating_sub(id.ms))
+    }
+}
+
+/// Whether a consumer waits and asks again, rather than give up.
+pub(crate) fn is_passing(error: &Error) -> bool {
+    error.kind() == ErrorKind::Unavailable || error.retry() != Retry::Never
+}

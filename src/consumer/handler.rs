@@ -1,0 +1,112 @@
+//! What a user gives to a consumer: a handler per entry or per batch, and its verdict.
+
+use std::{error::Error as StdError, fmt, future::Future};
+
+use crate::Delivery;
+
+/// Why a handler did not succeed, and whether it may be called again with the same entry.
+///
+/// Made from any error by `?` or `into`, which means "again, with backoff".
+pub struct HandlerError {
+    source: Box<dyn StdError + Send + Sync>,
+    reject: bool,
+}
+
+impl HandlerError {
+    /// Call again after a backoff, up to the limit.
+    pub fn retry(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { source: error.into(), reject: false }
+    }
+
+    /// Never call again with this entry: it would fail the same way.
+    pub fn reject(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { source: error.into(), reject: true }
+    }
+
+    /// Whether the entry was rejected.
+    #[must_use]
+    pub fn is_reject(&self) -> bool {
+        self.reject
+    }
+
+    /// The handler's own error.
+    #[must_use]
+    pub fn into_source(self) -> Box<dyn StdError + Send + Sync> {
+        self.source
+    }
+}
+
+impl fmt::Debug for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandlerError").field("source", &self.source).field("reject", &self.reject).finish()
+    }
+}
+
+impl fmt::Display for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for HandlerError {
+    fn from(error: E) -> Self {
+        Self::retry(error)
+    }
+}
+
+/// Handles one delivery at a time.
+///
+/// Returning `Ok` settles the entry; nothing else does. An error or a panic calls the handler again after a backoff, up to
+/// [`attempts_max`](crate::Settings::attempts_max). Delivery is at least once, so a handler must bear to see an entry again:
+/// [`Delivery::is_redelivery`] tells.
+///
+/// Every `Fn(Delivery) -> impl Future<Output = Result<(), E>>` is a handler:
+///
+/// ```
+/// # use highwater::{Delivery, Handler};
+/// fn check(_: &impl Handler) {}
+/// check(&|delivery: Delivery| async move {
+///     println!("{}: {:?}", delivery.id(), delivery.fields());
+///     Ok::<_, std::io::Error>(())
+/// });
+/// ```
+///
+/// # Cancel safety
+///
+/// A handler that is still running at the deadline of a stop, or when an exclusive lease is lost, is dropped at its next
+/// await. Its entry is not settled and is delivered again.
+pub trait Handler: Send + Sync + 'static {
+    /// Handles one delivery.
+    fn handle(&self, delivery: Delivery) -> impl Future<Output = Result<(), HandlerError>> + Send;
+}
+
+impl<F, Fut, E> Handler for F
+where
+    F: Fn(Delivery) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), E>> + Send,
+    E: Into<HandlerError>,
+{
+    async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
+        self(delivery).await.map_err(Into::into)
+    }
+}
+
+/// Handles several deliveries in one call, in order.
+///
+/// As [`Handler`], for the whole batch: `Ok` settles all of it, an error or a panic brings all of it again. Retries of a batch
+/// come before anything behind it.
+pub trait BatchHandler: Send + Sync + 'static {
+    /// Handles a batch, which is never empty.
+    fn handle_batch(&self, batch: Vec<Delivery>) -> impl Future<Output = Result<(), HandlerError>> + Send;
+}
+
+impl<F, Fut, E> BatchHandler for F
+where
+    F: Fn(Vec<Delivery>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), E>> + Send,
+    E: Into<HandlerError>,
+{
+    async fn handle_batch(&self, batch: Vec<Delivery>) -> Result<(), HandlerError> {
+        self(batch).await.map_err(Into::into)
+    }
+}

@@ -1,0 +1,131 @@
+//! A lane runs the user's handler over deliveries, one after the other, and reports each.
+
+use std::{
+    any::Any,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::sync::Notify;
+
+use super::{BatchHandler, Handler, HandlerError, machine::Finished};
+use crate::Delivery;
+
+/// Where lanes put what they have finished. The driver takes all of it at once, so under load it wakes once for many.
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    finished: Mutex<Vec<Finished<HandlerError>>>,
+    notify: Notify,
+    halt: AtomicBool,
+}
+
+impl Desk {
+    fn put(&self, finished: Finished<HandlerError>) {
+        let mut desk = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = desk.is_empty();
+        desk.push(finished);
+        drop(desk);
+        if first {
+            self.notify.notify_one();
+        }
+    }
+
+    /// All that is finished, once there is something.
+    pub(crate) async fn take(&self) -> Vec<Finished<HandlerError>> {
+        loop {
+            let taken = std::mem::take(&mut *self.finished.lock().unwrap_or_else(PoisonError::into_inner));
+            if !taken.is_empty() {
+                return taken;
+            }
+            self.notify.notified().await;
+        }
+    }
+
+    /// Makes lanes give back what they have not started.
+    pub(crate) fn halt(&self) {
+        self.halt.store(true, Ordering::Relaxed);
+    }
+
+    fn halted(&self) -> bool {
+        self.halt.load(Ordering::Relaxed)
+    }
+}
+
+/// Runs a user's handler, whatever its kind.
+pub(crate) trait Lanes: Send + Sync + 'static {
+    /// Handles a chunk and reports to the desk. The last report is [`Finished::Idle`].
+    fn run(self: Arc<Self>, key: Option<u64>, chunk: Vec<Delivery>, desk: Arc<Desk>) -> BoxFuture<'static, ()>;
+}
+
+/// One call for each delivery.
+pub(crate) struct PerEntry<H>(pub(crate) H);
+
+impl<H: Handler> Lanes for PerEntry<H> {
+    fn run(self: Arc<Self>, key: Option<u64>, chunk: Vec<Delivery>, desk: Arc<Desk>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let mut chunk = chunk.into_iter();
+            while !desk.halted()
+                && let Some(delivery) = chunk.next()
+            {
+                let (id, bytes) = (delivery.id(), delivery.fields().size() as u64);
+                match caught(self.0.handle(delivery.clone())).await {
+                    Ok(()) => desk.put(Finished::Done(id, bytes)),
+                    Err(error) => {
+                        let rest = chunk.by_ref().collect();
+                        desk.put(failed(vec![delivery], error, rest));
+                        break;
+                    }
+                }
+                // A handler that never waits would keep the thread from everything else.
+                tokio::task::coop::consume_budget().await;
+            }
+            desk.put(Finished::Idle { key, rest: chunk.collect() });
+        })
+    }
+}
+
+/// One call for the whole chunk.
+pub(crate) struct PerBatch<H>(pub(crate) H);
+
+impl<H: BatchHandler> Lanes for PerBatch<H> {
+    fn run(self: Arc<Self>, key: Option<u64>, chunk: Vec<Delivery>, desk: Arc<Desk>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            if desk.halted() {
+                desk.put(Finished::Idle { key, rest: chunk });
+                return;
+            }
+            match caught(self.0.handle_batch(chunk.clone())).await {
+                Ok(()) => {
+                    for delivery in chunk {
+                        desk.put(Finished::Done(delivery.id(), delivery.fields().size() as u64));
+                    }
+                }
+                Err(error) => desk.put(failed(chunk, error, Vec::new())),
+            }
+            desk.put(Finished::Idle { key, rest: Vec::new() });
+        })
+    }
+}
+
+fn failed(deliveries: Vec<Delivery>, error: HandlerError, rest: Vec<Delivery>) -> Finished<HandlerError> {
+    Finished::Failed { reject: error.is_reject(), deliveries, error, rest }
+}
+
+/// The handler's result; a panic is an error like another.
+async fn caught(handling: impl Future<Output = Result<(), HandlerError>>) -> Result<(), HandlerError> {
+    AssertUnwindSafe(handling).catch_unwind().await.unwrap_or_else(|panic| {
+        Err(HandlerError::retry(format!("the handler panicked: {}", panic_message(&*panic))))
+    })
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

@@ -1,0 +1,150 @@
+//! What a consumer holds and what it has yet to save, for both ways to own a subscription.
+
+use std::collections::{HashMap, hash_map};
+
+use super::tracker::{Admission, Tracker};
+use crate::{EntryId, Position};
+
+/// What one save carries to the stores.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Save {
+    /// Shared: what to ack. The server then says how far the group is settled.
+    pub(crate) ids: Vec<EntryId>,
+    /// Exclusive: how far the subscription is settled.
+    pub(crate) position: Option<Position>,
+}
+
+/// What is held and what is unsaved.
+#[derive(Debug)]
+pub(crate) enum Ledger {
+    Shared(Held),
+    Exclusive { tracker: Tracker, ahead_bytes_max: usize, unsaved: usize },
+}
+
+/// The deliveries of a shared subscription that this process holds. They come in any order.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// What the checkpoint said at the last resume.
+    position: Position,
+    /// All that is held, and whether it is handled: kept until its ack is known, so that a redelivery is recognised.
+    entries: HashMap<EntryId, bool>,
+    /// Handled, not acked yet.
+    unsaved: Vec<EntryId>,
+}
+
+impl Ledger {
+    /// Takes a delivery.
+    pub(crate) fn admit(&mut self, id: EntryId) -> Admission {
+        match self {
+            Self::Exclusive { tracker, unsaved, .. } => {
+                let admission = tracker.admit(id);
+                *unsaved += usize::from(admission == Admission::Settled);
+                admission
+            }
+            Self::Shared(held) => match held.entries.entry(id) {
+                hash_map::Entry::Occupied(_) => Admission::Known,
+                hash_map::Entry::Vacant(slot) => {
+                    let settled = held.position.settles(id);
+                    slot.insert(settled);
+                    if !settled {
+                        return Admission::New;
+                    }
+                    // Handled before, by whomever; only the ack is missing.
+                    held.unsaved.push(id);
+                    Admission::Settled
+                }
+            },
+        }
+    }
+
+    /// Marks an entry as handled.
+    pub(crate) fn settle(&mut self, id: EntryId) {
+        match self {
+            Self::Exclusive { tracker, unsaved, .. } => {
+                tracker.settle(id);
+                *unsaved += 1;
+            }
+            Self::Shared(held) => {
+                if let Some(handled @ false) = held.entries.get_mut(&id) {
+                    *handled = true;
+                    held.unsaved.push(id);
+                }
+            }
+        }
+    }
+
+    /// Forgets deliveries that were not handled, so that they may come again.
+    pub(crate) fn release(&mut self, ids: impl Iterator<Item = EntryId>) {
+        if let Self::Shared(held) = self {
+            ids.for_each(|id| {
+                held.entries.remove(&id);
+            });
+        }
+    }
+
+    /// How many settled entries are not in the checkpoint.
+    pub(crate) fn unsaved(&self) -> usize {
+        match self {
+            Self::Exclusive { unsaved, .. } => *unsaved,
+            Self::Shared(held) => held.unsaved.len(),
+        }
+    }
+
+    /// How many entries are remembered.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Exclusive { tracker, .. } => tracker.len(),
+            Self::Shared(held) => held.entries.len(),
+        }
+    }
+
+    /// Whether the entry is held.
+    pub(crate) fn holds(&self, id: EntryId) -> bool {
+        match self {
+            Self::Exclusive { .. } => false,
+            Self::Shared(held) => held.entries.contains_key(&id),
+        }
+    }
+
+    /// What to save now.
+    pub(crate) fn save(&mut self, ids_max: usize) -> Save {
+        match self {
+            Self::Exclusive { tracker, ahead_bytes_max, unsaved } => {
+                *unsaved = 0;
+                Save { ids: Vec::new(), position: Some(tracker.position(*ahead_bytes_max)) }
+            }
+            Self::Shared(held) => {
+                let rest = held.unsaved.split_off(ids_max.min(held.unsaved.len()));
+                Save { ids: std::mem::replace(&mut held.unsaved, rest), position: None }
+            }
+        }
+    }
+
+    /// A save is durable.
+    pub(crate) fn saved(&mut self, save: &Save) {
+        if let Self::Shared(held) = self {
+            for id in &save.ids {
+                held.entries.remove(id);
+            }
+        }
+    }
+
+    /// A save failed: what it carried is unsaved again.
+    pub(crate) fn not_saved(&mut self, save: Save) {
+        match self {
+            // The next position includes this one.
+            Self::Exclusive { unsaved, .. } => *unsaved += 1,
+            Self::Shared(held) => {
+                let newer = std::mem::replace(&mut held.unsaved, save.ids);
+                held.unsaved.extend(newer);
+            }
+        }
+    }
+
+    /// The position was loaded or set anew.
+    pub(crate) fn resume(&mut self, position: Position) {
+        if let Self::Shared(held) = self {
+            held.position = position;
+        }
+    }
+}

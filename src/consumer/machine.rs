@@ -1,0 +1,342 @@
+//! The consumer as a pure state machine: fed with events, it answers with actions.
+//!
+//! No I/O, no clock, no backend: `now` is the time since the run began. The shell turns the world into events and carries the
+//! actions out.
+
+use std::time::Duration;
+
+use super::{
+    ledger::{Ledger, Save},
+    policy::SavePolicy,
+    queue::Queue,
+    tracker::Admission,
+};
+use crate::{Backoff, Delivery, EntryId, Position};
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Event<E> {
+    /// The read that was asked for brought these.
+    Read(Vec<Delivery>),
+    /// Deliveries that came another way: the consumer's own pending entries, or claimed ones.
+    Recovered(Vec<Delivery>),
+    /// Pending entries that left the stream, where the policy says to go on without them.
+    Gone(Vec<EntryId>),
+    /// What lanes report.
+    Finished(Vec<Finished<E>>),
+    /// The save that was asked for is durable.
+    Saved(Save),
+    /// The save failed. Try again at this time.
+    NotSaved(Save, Duration),
+    /// The position was loaded anew.
+    Resumed(Position),
+    /// Others may have claimed what we held: forget what has not been started.
+    Lapsed,
+    /// Time has passed.
+    Tick,
+    /// Stop: start nothing more.
+    Stop,
+}
+
+/// What a lane reports.
+#[derive(Debug)]
+pub(crate) enum Finished<E> {
+    /// Handled.
+    Done(EntryId, u64),
+    /// The handler failed with these; `rest` was not started.
+    Failed { deliveries: Vec<Delivery>, error: E, reject: bool, rest: Vec<Delivery> },
+    /// The lane is free; `rest` was not started.
+    Idle { key: Option<u64>, rest: Vec<Delivery> },
+}
+
+/// What the shell is to do.
+#[derive(Debug)]
+pub(crate) enum Action<E> {
+    /// Read at most this many new entries.
+    Read { limit: usize },
+    /// Run the handler over these, one after the other, on a free lane.
+    Start { key: Option<u64>, deliveries: Vec<Delivery> },
+    /// Save.
+    Save(Save),
+    /// The handler has failed with this entry as often as it may. The machine has stopped.
+    Exhausted { id: EntryId, attempts: u32, error: E },
+    /// All that can be finished is finished and saved.
+    Drained,
+}
+
+/// What the machine has counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) delivered: u64,
+    pub(crate) settled: u64,
+    pub(crate) retried: u64,
+    /// Redelivered, and not handled again.
+    pub(crate) skipped: u64,
+    pub(crate) saved: u64,
+}
+
+/// The limits that the machine keeps.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    pub(crate) read_entries_max: usize,
+    pub(crate) in_flight_entries_max: usize,
+    pub(crate) in_flight_bytes_max: usize,
+    pub(crate) window_entries_max: usize,
+    pub(crate) attempts_max: u32,
+    pub(crate) retry: Backoff,
+}
+
+/// Acks in one save: what one script call of a server takes comfortably.
+const SAVE_IDS_MAX: usize = 4_000;
+
+#[derive(Debug)]
+pub(crate) struct Machine {
+    limits: Limits,
+    ledger: Ledger,
+    queue: Queue,
+    policy: SavePolicy,
+    reading: bool,
+    saving: bool,
+    save_not_before: Duration,
+    stopping: bool,
+    drained: bool,
+    /// Deliveries that are not handled, and the bytes of their fields.
+    in_flight: usize,
+    in_flight_bytes: usize,
+    /// The greatest size of an entry in the last batch: what the next one is expected to hold.
+    entry_bytes: usize,
+    counts: Counts,
+}
+
+impl Machine {
+    pub(crate) fn new(limits: Limits, ledger: Ledger, queue: Queue, policy: SavePolicy) -> Self {
+        Self {
+            limits,
+            ledger,
+            queue,
+            policy,
+            reading: false,
+            saving: false,
+            save_not_before: Duration::ZERO,
+            stopping: false,
+            drained: false,
+            in_flight: 0,
+            in_flight_bytes: 0,
+            entry_bytes: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    pub(crate) fn ledger_mut(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+
+    /// How many deliveries are not handled.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// How many deliveries may come by another way than a read.
+    pub(crate) fn room(&self) -> usize {
+        if self.stopping {
+            return 0;
+        }
+        self.limits.in_flight_entries_max.saturating_sub(self.in_flight)
+    }
+
+    /// Takes an event and says what to do.
+    pub(crate) fn on<E>(&mut self, event: Event<E>, now: Duration, actions: &mut Vec<Action<E>>) {
+        match event {
+            Event::Read(deliveries) => {
+                self.reading = false;
+                self.admit(deliveries, now);
+            }
+            Event::Recovered(deliveries) => self.admit(deliveries, now),
+            Event::Gone(ids) => {
+                for id in ids {
+                    if self.ledger.admit(id) == Admission::New {
+                        self.ledger.settle(id);
+                        self.policy.settled(0, now);
+                    }
+                }
+            }
+            Event::Finished(finished) => {
+                for finished in finished {
+                    self.finished(finished, now, actions);
+                }
+            }
+            Event::Saved(save) => {
+                self.saving = false;
+                self.counts.saved += save.ids.len() as u64;
+                self.ledger.saved(&save);
+            }
+            Event::NotSaved(save, again) => {
+                self.saving = false;
+                self.save_not_before = again;
+                self.ledger.not_saved(save);
+            }
+            Event::Resumed(position) => self.ledger.resume(position),
+            Event::Lapsed => {
+                let dropped = self.queue.drain();
+                self.let_go(&dropped);
+                self.ledger.release(dropped.iter().map(Delivery::id));
+            }
+            Event::Tick => {}
+            Event::Stop => self.stop(),
+        }
+        self.act(now, actions);
+    }
+
+    /// When to call again with [`Event::Tick`], if nothing else happens.
+    pub(crate) fn wake(&self) -> Option<Duration> {
+        let save = (!self.saving && self.ledger.unsaved() > 0)
+            .then(|| self.policy.due_at().max(self.save_not_before));
+        let retry = if self.stopping { None } else { self.queue.wake() };
+        [save, retry].into_iter().flatten().min()
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        let dropped = self.queue.drain();
+        self.let_go(&dropped);
+        self.ledger.release(dropped.iter().map(Delivery::id));
+    }
+
+    fn let_go(&mut self, deliveries: &[Delivery]) {
+        self.in_flight -= deliveries.len();
+        self.in_flight_bytes -= deliveries.iter().map(|d| d.fields().size()).sum::<usize>();
+    }
+
+    fn admit(&mut self, deliveries: Vec<Delivery>, now: Duration) {
+        if !deliveries.is_empty() {
+            self.entry_bytes = deliveries.iter().map(|d| d.fields().size()).max().unwrap_or_default();
+        }
+        for delivery in deliveries {
+            if self.stopping {
+                // Not settled, so it comes again.
+                continue;
+            }
+            match self.ledger.admit(delivery.id()) {
+                Admission::New => {
+                    self.counts.delivered += 1;
+                    self.in_flight += 1;
+                    self.in_flight_bytes += delivery.fields().size();
+                    self.queue.push(delivery);
+                }
+                Admission::Known => self.counts.skipped += 1,
+                Admission::Settled => {
+                    self.counts.skipped += 1;
+                    self.policy.settled(0, now);
+                }
+            }
+        }
+    }
+
+    fn finished<E>(&mut self, finished: Finished<E>, now: Duration, actions: &mut Vec<Action<E>>) {
+        match finished {
+            Finished::Done(id, bytes) => {
+                self.ledger.settle(id);
+                self.counts.settled += 1;
+                self.in_flight -= 1;
+                self.in_flight_bytes -= usize::try_from(bytes).expect("a size in memory");
+                self.policy.settled(bytes, now);
+            }
+            Finished::Failed { mut deliveries, error, reject, rest } => {
+                let attempts = deliveries[0].attempt;
+                if reject || attempts >= self.limits.attempts_max {
+                    let id = deliveries[0].id();
+                    self.return_unstarted(deliveries.into_iter().chain(rest).collect());
+                    actions.push(Action::Exhausted { id, attempts, error });
+                    self.stop();
+                    return;
+                }
+                if self.stopping {
+                    self.return_unstarted(deliveries.into_iter().chain(rest).collect());
+                    return;
+                }
+                self.counts.retried += deliveries.len() as u64;
+                for delivery in &mut deliveries {
+                    delivery.attempt += 1;
+                }
+                self.queue.retry(deliveries, rest, now + self.limits.retry.delay(attempts));
+            }
+            Finished::Idle { key, rest } => {
+                self.queue.idle(key);
+                if !rest.is_empty() {
+                    self.return_unstarted(rest);
+                }
+            }
+        }
+    }
+
+    /// Takes back what a lane was given and did not start.
+    fn return_unstarted(&mut self, rest: Vec<Delivery>) {
+        if self.stopping {
+            self.let_go(&rest);
+            self.ledger.release(rest.iter().map(Delivery::id));
+        } else {
+            self.queue.unshift(rest);
+        }
+    }
+
+    fn act<E>(&mut self, now: Duration, actions: &mut Vec<Action<E>>) {
+        if !self.stopping {
+            let hold = self.policy.every_ack() && (self.saving || self.ledger.unsaved() > 0);
+            if !hold {
+                while let Some((key, deliveries)) = self.queue.next(now) {
+                    actions.push(Action::Start { key, deliveries });
+                    if self.policy.every_ack() {
+                        break;
+                    }
+                }
+            }
+            if let Some(limit) = self.demand() {
+                self.reading = true;
+                actions.push(Action::Read { limit });
+            }
+        }
+        let unsaved = self.ledger.unsaved();
+        if !self.saving && unsaved > 0 && now >= self.save_not_before {
+            let idle = self.in_flight == 0 || self.queue.running() == 0;
+            if (idle && self.policy.when_idle()) || self.stopping || self.policy.due(unsaved, now) {
+                self.saving = true;
+                let save = self.ledger.save(SAVE_IDS_MAX);
+                self.policy.saving(self.ledger.unsaved(), now);
+                actions.push(Action::Save(save));
+            }
+        }
+        if self.stopping && !self.drained && self.queue.running() == 0 && !self.saving && self.ledger.unsaved() == 0 {
+            self.drained = true;
+            actions.push(Action::Drained);
+        }
+    }
+
+    /// How many entries to read now, if any.
+    fn demand(&self) -> Option<usize> {
+        let limits = &self.limits;
+        if self.reading || self.ledger.len() >= limits.window_entries_max {
+            return None;
+        }
+        let room = (limits.in_flight_entries_max.saturating_sub(self.in_flight))
+            .min(limits.window_entries_max - self.ledger.len());
+        // Not in dribs: wait until there is room for a whole read, or for half of all.
+        if room < limits.read_entries_max.min(limits.in_flight_entries_max.div_ceil(2)) {
+            return None;
+        }
+        let bytes = limits.in_flight_bytes_max.saturating_sub(self.in_flight_bytes);
+        if bytes < limits.in_flight_bytes_max / 2 {
+            return None;
+        }
+        // Before the first batch nothing is known of their size: begin with few.
+        let by_bytes = bytes.checked_div(self.entry_bytes).unwrap_or(limits.read_entries_max.div_ceil(8)).max(1);
+        Some(limits.read_entries_max.min(room).min(by_bytes))
+    }
+}

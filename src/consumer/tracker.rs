@@ -1,0 +1,209 @@
+//! Which entries of an exclusive subscription are settled: a pure window over the entries that were read.
+//!
+//! The owner reads every entry, in order, so the window is sorted by id and complete.
+
+use std::collections::VecDeque;
+
+use crate::{EntryId, IdRange, Incarnation, Position, SettledAhead};
+
+/// What becomes of a delivery that comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It is new: handle it.
+    New,
+    /// It is held already, or was: drop it.
+    Known,
+    /// The checkpoint says that it is settled: do not handle it again.
+    Settled,
+}
+
+#[derive(Debug)]
+struct Slot {
+    id: EntryId,
+    ordinal: u64,
+    settled: bool,
+}
+
+/// The window from the watermark to the last entry that was read.
+#[derive(Debug)]
+pub(crate) struct Tracker {
+    watermark: EntryId,
+    /// Entries ever added up to the watermark; meaningful if `counted`.
+    ordinal: u64,
+    /// Entries ever added up to the last that was read.
+    read_ordinal: u64,
+    counted: bool,
+    incarnation: Option<Incarnation>,
+    /// What the checkpoint says of entries that are to be read again.
+    ahead: SettledAhead,
+    window: VecDeque<Slot>,
+    /// How many slots of the window are settled.
+    settled: usize,
+    #[cfg(test)]
+    pub(crate) mutant: Option<Mutant>,
+}
+
+/// Ways to break a tracker, to show that the properties notice.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    /// The watermark is the highest settled id.
+    HighestSettled,
+    /// Entries that the checkpoint has as settled ahead are handled again.
+    ForgetAhead,
+    /// An entry that is held already is handled once more.
+    AdmitTwice,
+    /// The watermark includes the first entry that is not settled.
+    OffByOne,
+}
+
+impl Tracker {
+    pub(crate) fn new(position: Position) -> Self {
+        Self {
+            watermark: position.watermark,
+            ordinal: position.ordinal.unwrap_or_default(),
+            read_ordinal: position.ordinal.unwrap_or_default(),
+            counted: position.ordinal.is_some(),
+            incarnation: position.incarnation,
+            ahead: position.ahead,
+            window: VecDeque::new(),
+            settled: 0,
+            #[cfg(test)]
+            mutant: None,
+        }
+    }
+
+    #[cfg(test)]
+    fn is(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    /// How many entries lie between the watermark and the last that was read.
+    pub(crate) fn len(&self) -> usize {
+        self.window.len()
+    }
+
+    /// The last id that was read.
+    pub(crate) fn read(&self) -> EntryId {
+        self.window.back().map_or(self.watermark, |slot| slot.id)
+    }
+
+    /// How many entries were ever added up to the last that was read, by our own count.
+    pub(crate) fn read_ordinal(&self) -> Option<u64> {
+        self.counted.then_some(self.read_ordinal)
+    }
+
+    /// Takes an entry that was read.
+    pub(crate) fn admit(&mut self, id: EntryId) -> Admission {
+        #[cfg(test)]
+        if self.is(Mutant::AdmitTwice) && id <= self.read() && id > self.watermark {
+            return Admission::New;
+        }
+        // `<=`: an entry equal to the watermark, or to the last one, was here before.
+        if id <= self.read() {
+            return Admission::Known;
+        }
+        let settled = self.ahead.contains(id);
+        #[cfg(test)]
+        let settled = settled && !self.is(Mutant::ForgetAhead);
+        self.read_ordinal += 1;
+        self.window.push_back(Slot { id, ordinal: self.read_ordinal, settled });
+        if settled {
+            self.settled += 1;
+            self.rise();
+            return Admission::Settled;
+        }
+        Admission::New
+    }
+
+    /// Marks an entry as settled. Once more is harmless.
+    pub(crate) fn settle(&mut self, id: EntryId) {
+        // In strict order the first slot is the one.
+        let index = match self.window.front() {
+            Some(first) if first.id == id => Ok(0),
+            _ => self.window.binary_search_by_key(&id, |slot| slot.id),
+        };
+        let Ok(index) = index else { return };
+        if !std::mem::replace(&mut self.window[index].settled, true) {
+            self.settled += 1;
+            self.rise();
+        }
+    }
+
+    /// Moves the watermark over the settled entries behind it, and stops before the first that is not.
+    ///
+    /// With 5 settled and 4 not, a watermark of 5 would let a crash drop 4: on restart all up to 5 counts as settled.
+    fn rise(&mut self) {
+        #[cfg(test)]
+        match self.mutant {
+            Some(Mutant::HighestSettled) => {
+                if let Some(slot) = self.window.iter().rev().find(|slot| slot.settled) {
+                    self.watermark = slot.id;
+                    self.window.retain(|slot| slot.id > self.watermark);
+                    self.settled = 0;
+                }
+                return;
+            }
+            Some(Mutant::OffByOne) => {
+                while self.window.front().is_some_and(|slot| slot.settled) {
+                    self.window.pop_front();
+                    self.settled -= 1;
+                }
+                self.watermark = self.window.front().map_or(self.watermark, |slot| slot.id);
+                return;
+            }
+            _ => {}
+        }
+        while let Some(slot) = self.window.front()
+            && slot.settled
+        {
+            self.watermark = slot.id;
+            self.ordinal = slot.ordinal;
+            self.settled -= 1;
+            self.window.pop_front();
+        }
+    }
+
+    /// Goes on behind entries that are gone: the next one that is read is the first above `after`, and `ordinal` entries were
+    /// ever added up to there.
+    pub(crate) fn skip(&mut self, after: EntryId, ordinal: Option<u64>) {
+        if self.window.is_empty() && after > self.watermark {
+            self.watermark = after;
+            self.ordinal = ordinal.unwrap_or_default();
+        }
+        self.read_ordinal = ordinal.unwrap_or_default();
+        self.counted = ordinal.is_some();
+    }
+
+    /// How far the subscription is settled, with a settled-ahead set of at most `bytes` bytes.
+    pub(crate) fn position(&self, bytes: usize) -> Position {
+        Position::at(self.watermark)
+            .with_ahead(self.ahead_now().truncated(bytes))
+            .with_ordinal(self.counted.then_some(self.ordinal))
+            .with_incarnation(self.incarnation.clone())
+    }
+
+    fn ahead_now(&self) -> SettledAhead {
+        // What the checkpoint said of entries that were not read again yet still holds.
+        let unread = self.ahead.top().filter(|top| *top > self.read());
+        let top = unread.or_else(|| {
+            let last = if self.settled > 0 { self.window.iter().rev().find(|slot| slot.settled) } else { None };
+            last.map(|slot| slot.id)
+        });
+        let Some(top) = top else { return SettledAhead::default() };
+        let mut holes: Vec<IdRange> = Vec::new();
+        let mut open = false;
+        for slot in self.window.iter().take_while(|slot| slot.id < top) {
+            match (slot.settled, open) {
+                (false, true) => holes.last_mut().expect("a hole is open").last = slot.id,
+                (false, false) => holes.push(IdRange { first: slot.id, last: slot.id }),
+                (true, _) => {}
+            }
+            open = !slot.settled;
+        }
+        if unread.is_some() {
+            holes.extend(self.ahead.holes().iter().filter(|hole| hole.first > self.read()));
+        }
+        SettledAhead::from_ranges(top, holes)
+    }
+}

@@ -1,0 +1,124 @@
+//! One subscription's checkpoint: position, epoch and lease.
+
+use std::time::Duration;
+
+use crate::{
+    Checkpoint, ConsumerName, Epoch, Error, ErrorKind, Position, Result,
+    backend::{Acquire, Acquired, Advance, Advanced, Ownership, Release, Renew, ResetCheckpoint},
+    clock::Timestamp,
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    epoch: Epoch,
+    stored: Option<Stored>,
+    lease: Option<Lease>,
+}
+
+#[derive(Debug)]
+struct Stored {
+    position: Position,
+    owner: Option<ConsumerName>,
+    updated_at: Timestamp,
+}
+
+#[derive(Debug)]
+struct Lease {
+    owner: Option<ConsumerName>,
+    until: Duration,
+}
+
+impl Record {
+    /// The checkpoint under the epoch that stands now, so that whoever loads it may advance it.
+    pub(super) fn checkpoint(&self) -> Option<Checkpoint> {
+        let Stored { position, owner, updated_at } = self.stored.as_ref()?;
+        Some(Checkpoint::new(position.clone(), self.epoch, owner.clone(), *updated_at))
+    }
+
+    pub(super) fn acquire(&mut self, request: &Acquire, now: Duration) -> Acquired {
+        if let Some(lease) = self.standing(now)
+            && lease.owner.as_ref() != Some(&request.owner)
+        {
+            return Acquired::held(lease.owner.clone(), lease.until.saturating_sub(now));
+        }
+        self.epoch = self.epoch.next();
+        self.lease =
+            Some(Lease { owner: Some(request.owner.clone()), until: now.saturating_add(request.ttl) });
+        let position = self.stored.as_ref().map(|stored| stored.position.clone());
+        Acquired::Owned(Ownership::new(self.epoch, position))
+    }
+
+    pub(super) fn renew(&mut self, request: &Renew, now: Duration) -> Result<()> {
+        self.expect(request.epoch)?;
+        let owner = self.lease.take().and_then(|lease| lease.owner);
+        self.lease = Some(Lease { owner, until: now.saturating_add(request.ttl) });
+        Ok(())
+    }
+
+    pub(super) fn release(&mut self, request: &Release) -> Result<()> {
+        self.expect(request.epoch)?;
+        if let Some(lease) = &mut self.lease {
+            lease.until = Duration::ZERO;
+        }
+        Ok(())
+    }
+
+    /// Whether this epoch may advance: checked apart, so that a fenced settle acks nothing.
+    pub(super) fn check(&self, epoch: Epoch) -> Result<()> {
+        if self.epoch > epoch {
+            return Err(Error::fenced(epoch, self.epoch));
+        }
+        if self.epoch < epoch {
+            return Err(Error::invalid(
+                "this epoch was never issued, or the record was lost: load the checkpoint again",
+            )
+            .with("epoch", epoch)
+            .with("stored", self.epoch));
+        }
+        Ok(())
+    }
+
+    pub(super) fn advance(&mut self, request: &Advance, now: Timestamp) -> Result<Advanced> {
+        self.check(request.epoch)?;
+        let merged = match &self.stored {
+            Some(stored) => request.position.merged_into(&stored.position),
+            None => Some(request.position.clone()),
+        };
+        let moved = merged.is_some();
+        if let Some(position) = merged {
+            self.stored = Some(Stored { position, owner: Some(request.owner.clone()), updated_at: now });
+        }
+        let watermark = self.stored.as_ref().map_or(request.position.watermark, |s| s.position.watermark);
+        Ok(Advanced::new(moved, watermark))
+    }
+
+    pub(super) fn reset(&mut self, request: &ResetCheckpoint, now: (Duration, Timestamp)) -> Result<Epoch> {
+        if let Some(expected) = request.expected {
+            self.expect(expected)?;
+        }
+        if let Some(lease) = self.standing(now.0)
+            && !request.force
+        {
+            let error = Error::new(
+                ErrorKind::Busy,
+                "somebody owns the subscription: stop it first, wait until its lease runs out, or use `force`",
+            );
+            return Err(match &lease.owner {
+                Some(owner) => error.with("owner", owner),
+                None => error,
+            });
+        }
+        self.epoch = self.epoch.next();
+        self.stored = Some(Stored { position: request.position.clone(), owner: None, updated_at: now.1 });
+        self.lease = None;
+        Ok(self.epoch)
+    }
+
+    fn standing(&self, now: Duration) -> Option<&Lease> {
+        self.lease.as_ref().filter(|lease| now < lease.until)
+    }
+
+    fn expect(&self, epoch: Epoch) -> Result<()> {
+        if self.epoch == epoch { Ok(()) } else { Err(Error::fenced(epoch, self.epoch)) }
+    }
+}
