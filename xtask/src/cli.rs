@@ -152,6 +152,9 @@ pub struct Consume {
     /// The file of effects, appended to
     #[arg(long)]
     pub effects: PathBuf,
+    /// The number of this process, for that file
+    #[arg(long)]
+    pub run: u32,
 }
 
 #[derive(Debug, Clone, Args)]

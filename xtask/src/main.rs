@@ -3,8 +3,14 @@
 #![expect(clippy::disallowed_methods, reason = "tasks measure real time, and wait in it")]
 #![expect(unreachable_pub, reason = "in a binary nothing is reachable, and `pub` is easier to read")]
 
+#[cfg(feature = "runs")]
+mod bench;
 mod ci;
 mod cli;
+#[cfg(feature = "runs")]
+mod crash;
+#[cfg(feature = "runs")]
+mod place;
 mod report;
 mod runs;
 mod servers;

@@ -73,6 +73,14 @@ impl Servers {
     }
 }
 
+/// A Redis server of one's own, for a task that kills it or measures it.
+#[cfg(feature = "runs")]
+pub fn private_redis() -> Result<RedisServer> {
+    let binary =
+        redis_binary().or_else(install).ok_or("this needs `redis-server` on the PATH, or in REDIS_SERVER")?;
+    Ok(RedisServer::try_start(&binary, &[])?)
+}
+
 /// A container that is removed when this is dropped or this process is gone.
 #[derive(Debug)]
 struct Container {
