@@ -5,7 +5,7 @@ use std::fmt;
 use crate::{EntryId, Error, ErrorKind, Position, backend::StreamState};
 
 /// What can be wrong between a checkpoint and its stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Finding {
     /// Entries left the stream before they were settled.

@@ -5,15 +5,23 @@ pub mod checkpoint;
 pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod consumer;
 mod delivery;
 mod entry;
 mod error;
 pub mod integrity;
 pub mod memory;
 mod name;
+mod retry;
 
 pub use checkpoint::{Checkpoint, Epoch, IdRange, Incarnation, Position, SettledAhead};
+pub use consumer::{
+    BatchHandler, Builder, CheckpointPolicy, Consumer, Deliveries, Handler, HandlerError, Observation,
+    Observer, OnExhausted, OnGap, OnReset, Ownership, Report, Settings, StartAt, Status, Unsettled,
+};
 pub use delivery::Delivery;
 pub use entry::{Entry, EntryId, Fields};
 pub use error::{Error, ErrorKind, Outcome, Result, Retry};
+pub use memory::Memory;
 pub use name::{ConsumerName, GroupName, StreamName, Subscription};
+pub use retry::Backoff;

@@ -51,6 +51,7 @@ impl Backoff {
         if valid {
             return Ok(());
         }
-        Err(Error::invalid("a backoff needs 0 < first <= max, factor >= 1 and jitter between 0 and 1").with("setting", name))
+        Err(Error::invalid("a backoff needs 0 < first <= max, factor >= 1 and jitter between 0 and 1")
+            .with("setting", name))
     }
 }

@@ -14,7 +14,7 @@ use crate::{
 pub struct Advance {
     /// Whose checkpoint.
     pub subscription: Subscription,
-    /// The epoch that the caller holds: from [`Ownership`], or of the checkpoint that it loaded (`0` if there was none).
+    /// The epoch that the caller holds: from [`Grant`], or of the checkpoint that it loaded (`0` if there was none).
     pub epoch: Epoch,
     /// How far the subscription is settled now.
     pub position: Position,
@@ -73,7 +73,7 @@ impl Acquire {
 #[non_exhaustive]
 pub enum Acquired {
     /// The caller owns the subscription.
-    Owned(Ownership),
+    Owned(Grant),
     /// Somebody else's lease stands.
     #[non_exhaustive]
     Held {
@@ -95,14 +95,14 @@ impl Acquired {
 /// What an owner holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Ownership {
+pub struct Grant {
     /// Its epoch. All lower ones are fenced from now on.
     pub epoch: Epoch,
     /// How far the subscription was settled; `None` if it never had a checkpoint.
     pub position: Option<Position>,
 }
 
-impl Ownership {
+impl Grant {
     /// This epoch, from this position.
     #[must_use]
     pub fn new(epoch: Epoch, position: Option<Position>) -> Self {

@@ -10,7 +10,7 @@ mod stream;
 pub use atomic::{AtomicSettle, Settle, Settled};
 pub use capabilities::StreamCapabilities;
 pub use checkpoint::{
-    Acquire, Acquired, Advance, Advanced, CheckpointBackend, Ownership, Release, Renew, ResetCheckpoint,
+    Acquire, Acquired, Advance, Advanced, CheckpointBackend, Grant, Release, Renew, ResetCheckpoint,
 };
 pub use requests::{
     Ack, Acked, Append, Beat, Claim, Claimed, EnsureGroup, GroupState, Heartbeat, Inspect, Leave, Left,

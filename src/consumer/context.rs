@@ -39,6 +39,7 @@ pub(crate) struct Context {
     incarnation: Mutex<Option<Incarnation>>,
     state: Mutex<Option<StreamState>>,
     reconnects: AtomicU64,
+    gaps: AtomicU64,
 }
 
 /// The parts of a [`Context`] that are given.
@@ -71,6 +72,7 @@ impl Context {
             incarnation: Mutex::default(),
             state: Mutex::default(),
             reconnects: AtomicU64::new(0),
+            gaps: AtomicU64::new(0),
         }
     }
 
@@ -92,7 +94,8 @@ impl Context {
     }
 
     pub(crate) fn saw(&self, state: Option<&StreamState>) {
-        *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner) = state.and_then(|s| s.incarnation.clone());
+        *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner) =
+            state.and_then(|s| s.incarnation.clone());
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state.cloned();
     }
 
@@ -102,6 +105,14 @@ impl Context {
 
     pub(crate) fn reconnects(&self) -> u64 {
         self.reconnects.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn gaps(&self) -> u64 {
+        self.gaps.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_gap(&self) {
+        self.gaps.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Says that a store cannot answer, and how long to wait before it is asked again.

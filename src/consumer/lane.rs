@@ -58,14 +58,24 @@ impl Desk {
 /// Runs a user's handler, whatever its kind.
 pub(crate) trait Lanes: Send + Sync + 'static {
     /// Handles a chunk and reports to the desk. The last report is [`Finished::Idle`].
-    fn run(self: Arc<Self>, key: Option<u64>, chunk: Vec<Delivery>, desk: Arc<Desk>) -> BoxFuture<'static, ()>;
+    fn run(
+        self: Arc<Self>,
+        key: Option<u64>,
+        chunk: Vec<Delivery>,
+        desk: Arc<Desk>,
+    ) -> BoxFuture<'static, ()>;
 }
 
 /// One call for each delivery.
 pub(crate) struct PerEntry<H>(pub(crate) H);
 
 impl<H: Handler> Lanes for PerEntry<H> {
-    fn run(self: Arc<Self>, key: Option<u64>, chunk: Vec<Delivery>, desk: Arc<Desk>) -> BoxFuture<'static, ()> {
+    fn run(
+        self: Arc<Self>,
+        key: Option<u64>,
+        chunk: Vec<Delivery>,
+        desk: Arc<Desk>,
+    ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let mut chunk = chunk.into_iter();
             while !desk.halted()
@@ -92,7 +102,12 @@ impl<H: Handler> Lanes for PerEntry<H> {
 pub(crate) struct PerBatch<H>(pub(crate) H);
 
 impl<H: BatchHandler> Lanes for PerBatch<H> {
-    fn run(self: Arc<Self>, key: Option<u64>, chunk: Vec<Delivery>, desk: Arc<Desk>) -> BoxFuture<'static, ()> {
+    fn run(
+        self: Arc<Self>,
+        key: Option<u64>,
+        chunk: Vec<Delivery>,
+        desk: Arc<Desk>,
+    ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             if desk.halted() {
                 desk.put(Finished::Idle { key, rest: chunk });

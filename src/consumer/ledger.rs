@@ -98,11 +98,11 @@ impl Ledger {
         }
     }
 
-    /// Whether the entry is held.
-    pub(crate) fn holds(&self, id: EntryId) -> bool {
+    /// Whether the entry is held, or settled.
+    pub(crate) fn knows(&self, id: EntryId) -> bool {
         match self {
-            Self::Exclusive { .. } => false,
-            Self::Shared(held) => held.entries.contains_key(&id),
+            Self::Exclusive { tracker, .. } => id <= tracker.read(),
+            Self::Shared(held) => held.entries.contains_key(&id) || held.position.settles(id),
         }
     }
 

@@ -97,6 +97,8 @@ pub(crate) struct Machine {
     policy: SavePolicy,
     reading: bool,
     saving: bool,
+    /// How many entries the save under way carries.
+    saving_len: usize,
     save_not_before: Duration,
     stopping: bool,
     drained: bool,
@@ -117,6 +119,7 @@ impl Machine {
             policy,
             reading: false,
             saving: false,
+            saving_len: 0,
             save_not_before: Duration::ZERO,
             stopping: false,
             drained: false,
@@ -142,6 +145,11 @@ impl Machine {
     /// How many deliveries are not handled.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    /// How many entries are handled and not known to be in the checkpoint.
+    pub(crate) fn unsaved(&self) -> usize {
+        self.ledger.unsaved() + self.saving_len
     }
 
     /// How many deliveries may come by another way than a read.
@@ -174,12 +182,12 @@ impl Machine {
                 }
             }
             Event::Saved(save) => {
-                self.saving = false;
+                (self.saving, self.saving_len) = (false, 0);
                 self.counts.saved += save.ids.len() as u64;
                 self.ledger.saved(&save);
             }
             Event::NotSaved(save, again) => {
-                self.saving = false;
+                (self.saving, self.saving_len) = (false, 0);
                 self.save_not_before = again;
                 self.ledger.not_saved(save);
             }
@@ -307,13 +315,19 @@ impl Machine {
         if !self.saving && unsaved > 0 && now >= self.save_not_before {
             let idle = self.in_flight == 0 || self.queue.running() == 0;
             if (idle && self.policy.when_idle()) || self.stopping || self.policy.due(unsaved, now) {
-                self.saving = true;
+                (self.saving, self.saving_len) = (true, unsaved);
                 let save = self.ledger.save(SAVE_IDS_MAX);
+                self.saving_len -= self.ledger.unsaved();
                 self.policy.saving(self.ledger.unsaved(), now);
                 actions.push(Action::Save(save));
             }
         }
-        if self.stopping && !self.drained && self.queue.running() == 0 && !self.saving && self.ledger.unsaved() == 0 {
+        if self.stopping
+            && !self.drained
+            && self.queue.running() == 0
+            && !self.saving
+            && self.ledger.unsaved() == 0
+        {
             self.drained = true;
             actions.push(Action::Drained);
         }
@@ -336,7 +350,8 @@ impl Machine {
             return None;
         }
         // Before the first batch nothing is known of their size: begin with few.
-        let by_bytes = bytes.checked_div(self.entry_bytes).unwrap_or(limits.read_entries_max.div_ceil(8)).max(1);
+        let by_bytes =
+            bytes.checked_div(self.entry_bytes).unwrap_or(limits.read_entries_max.div_ceil(8)).max(1);
         Some(limits.read_entries_max.min(room).min(by_bytes))
     }
 }

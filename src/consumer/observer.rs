@@ -146,9 +146,14 @@ fn log(observation: &Observation<'_>) {
         }
         Observation::GroupCreated { at } => tracing::info!(%at, "group created"),
         Observation::Claimed(count) => tracing::info!(count, "claimed from dead consumers"),
-        Observation::Lapsed => tracing::warn!("the heartbeat had run out: others may have claimed our entries"),
+        Observation::Lapsed => {
+            tracing::warn!("the heartbeat had run out: others may have claimed our entries")
+        }
         Observation::StandingBy { owner } => {
-            tracing::info!(owner = owner.map(ConsumerName::as_str), "standing by: another owner holds the lease");
+            tracing::info!(
+                owner = owner.map(ConsumerName::as_str),
+                "standing by: another owner holds the lease"
+            );
         }
         Observation::Acquired => tracing::info!("lease taken"),
         Observation::Lost(error) => tracing::warn!(%error, "lease lost"),

@@ -207,8 +207,11 @@ impl Settings {
             }
         }
         match self.checkpoint {
-            CheckpointPolicy::Entries(0) | CheckpointPolicy::Bytes(0) | CheckpointPolicy::Interval(Duration::ZERO) => {
-                return Err(Error::invalid("a checkpoint policy needs a limit above zero").with("setting", "checkpoint"));
+            CheckpointPolicy::Entries(0)
+            | CheckpointPolicy::Bytes(0)
+            | CheckpointPolicy::Interval(Duration::ZERO) => {
+                return Err(Error::invalid("a checkpoint policy needs a limit above zero")
+                    .with("setting", "checkpoint"));
             }
             _ => {}
         }

@@ -68,7 +68,6 @@ impl Settler {
 }
 
 async fn advance(context: &Context, position: Position) -> Result<EntryId> {
-    let advance =
-        Advance::new(context.subscription.clone(), context.epoch(), position, context.name.clone());
+    let advance = Advance::new(context.subscription.clone(), context.epoch(), position, context.name.clone());
     Ok(context.store.advance(&advance).await?.watermark)
 }

@@ -88,6 +88,11 @@ impl Tracker {
         self.window.back().map_or(self.watermark, |slot| slot.id)
     }
 
+    /// The first entry that was read and is not settled.
+    pub(crate) fn first_unsettled(&self) -> Option<EntryId> {
+        self.window.front().map(|slot| slot.id)
+    }
+
     /// How many entries were ever added up to the last that was read, by our own count.
     pub(crate) fn read_ordinal(&self) -> Option<u64> {
         self.counted.then_some(self.read_ordinal)
@@ -187,7 +192,8 @@ impl Tracker {
         // What the checkpoint said of entries that were not read again yet still holds.
         let unread = self.ahead.top().filter(|top| *top > self.read());
         let top = unread.or_else(|| {
-            let last = if self.settled > 0 { self.window.iter().rev().find(|slot| slot.settled) } else { None };
+            let last =
+                if self.settled > 0 { self.window.iter().rev().find(|slot| slot.settled) } else { None };
             last.map(|slot| slot.id)
         });
         let Some(top) = top else { return SettledAhead::default() };

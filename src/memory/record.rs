@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     Checkpoint, ConsumerName, Epoch, Error, ErrorKind, Position, Result,
-    backend::{Acquire, Acquired, Advance, Advanced, Ownership, Release, Renew, ResetCheckpoint},
+    backend::{Acquire, Acquired, Advance, Advanced, Grant, Release, Renew, ResetCheckpoint},
     clock::Timestamp,
 };
 
@@ -45,7 +45,7 @@ impl Record {
         self.lease =
             Some(Lease { owner: Some(request.owner.clone()), until: now.saturating_add(request.ttl) });
         let position = self.stored.as_ref().map(|stored| stored.position.clone());
-        Acquired::Owned(Ownership::new(self.epoch, position))
+        Acquired::Owned(Grant::new(self.epoch, position))
     }
 
     pub(super) fn renew(&mut self, request: &Renew, now: Duration) -> Result<()> {

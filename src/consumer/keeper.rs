@@ -1,0 +1,169 @@
+//! Keeps a consumer alive in the eyes of the others: its heartbeat, or its lease. Runs apart from handlers.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use super::{
+    context::{Context, is_passing},
+    observer::Observation,
+    resume::{self, Located},
+    settings::Ownership,
+};
+use crate::{
+    ConsumerName, Error, ErrorKind, Position, Result,
+    backend::{Acquire, Acquired, Beat, Heartbeat, Leave, Release, Renew},
+};
+
+/// What a keeper has to say.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// The heartbeat had run out: others may have claimed what we held. It stands again.
+    Lapsed,
+    /// We are not the owner, or not this consumer, any more.
+    Lost(Error),
+}
+
+/// How long a standby waits at most before it asks for the lease again.
+const STANDBY_WAIT_MAX: Duration = Duration::from_millis(500);
+/// How long a goodbye may take. Without it, others wait for the time to live.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
+
+/// Becomes a consumer of the group, or the owner of the lease. For an owner: where to go on.
+///
+/// # Errors
+///
+/// `Busy` if another live process uses this consumer's name and goes on to.
+pub(crate) async fn enter(context: &Context) -> Result<Option<Position>> {
+    match context.settings.ownership {
+        Ownership::Shared => join(context).await.map(|()| None),
+        Ownership::Exclusive => own(context).await.map(Some),
+    }
+}
+
+async fn join(context: &Context) -> Result<()> {
+    // A process of this name that was killed counts as alive for its time to live. Then its name is free.
+    let patience = context.clock.elapsed() + context.settings.ttl + context.settings.ttl / 3;
+    loop {
+        match context.stream.heartbeat(&heartbeat(context)).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Busy && context.clock.elapsed() < patience => {
+                context.clock.sleep(context.settings.ttl / 10).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn own(context: &Context) -> Result<Position> {
+    let request = Acquire::new(context.subscription.clone(), context.name.clone(), context.settings.ttl);
+    let mut seen: Option<Option<ConsumerName>> = None;
+    loop {
+        match context.store.acquire(&request).await? {
+            Acquired::Owned(ownership) => {
+                context.set_epoch(ownership.epoch);
+                context.report(&Observation::Acquired);
+                let is_new = ownership.position.is_none();
+                let Located::At(position) = resume::locate(context, ownership.position, false).await? else {
+                    // The reset took a new epoch and ended the lease.
+                    continue;
+                };
+                if is_new {
+                    // Without this, an owner that dies before its first advance would leave no trace of where it began.
+                    let save = super::ledger::Save { ids: Vec::new(), position: Some(position.clone()) };
+                    context.settler.save(context, &save, false).await?;
+                }
+                return Ok(position);
+            }
+            Acquired::Held { owner, remaining } => {
+                if seen.as_ref() != Some(&owner) {
+                    context.report(&Observation::StandingBy { owner: owner.as_ref() });
+                    seen = Some(owner);
+                }
+                let wait = remaining.clamp(Duration::from_millis(1), STANDBY_WAIT_MAX);
+                context.clock.sleep(wait).await;
+            }
+        }
+    }
+}
+
+fn heartbeat(context: &Context) -> Heartbeat {
+    Heartbeat::new(context.subscription.clone(), context.name.clone(), context.token, context.settings.ttl)
+}
+
+/// Renews until it is lost or the task is ended.
+pub(crate) async fn keep(context: Arc<Context>, news: mpsc::UnboundedSender<News>) {
+    let interval = context.settings.ttl / 3;
+    let mut wait = interval;
+    // By our own monotonic clock, from before the call that was answered: never later than the store's deadline.
+    let mut stands_until = context.clock.elapsed() + context.settings.ttl;
+    loop {
+        context.clock.sleep(wait).await;
+        let asked = context.clock.elapsed();
+        match renew(&context).await {
+            Ok(beat) => {
+                stands_until = asked + context.settings.ttl;
+                wait = interval;
+                if beat == Beat::Fresh && news.send(News::Lapsed).is_err() {
+                    return;
+                }
+            }
+            Err(error) if is_passing(&error) => {
+                wait = interval / 4;
+                let expired = context.clock.elapsed() >= stands_until;
+                if expired && context.settings.ownership == Ownership::Exclusive {
+                    // Nobody can tell us that we are still the owner, so we are not.
+                    let _ = news.send(News::Lost(error));
+                    return;
+                }
+            }
+            Err(error) => {
+                let _ = news.send(News::Lost(error));
+                return;
+            }
+        }
+    }
+}
+
+async fn renew(context: &Context) -> Result<Beat> {
+    // A renewal that takes as long as the lease is no renewal.
+    let limit = context.settings.ttl;
+    let renewing = async {
+        match context.settings.ownership {
+            Ownership::Shared => context.stream.heartbeat(&heartbeat(context)).await,
+            Ownership::Exclusive => {
+                let request = Renew::new(context.subscription.clone(), context.epoch(), context.settings.ttl);
+                context.store.renew(&request).await.map(|()| Beat::Unbroken)
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        renewed = renewing => renewed,
+        () = context.clock.sleep(limit) => {
+            Err(Error::new(ErrorKind::Unavailable, "the store did not answer a renewal in time").with("limit_ms", limit.as_millis()))
+        }
+    }
+}
+
+/// Says goodbye, so that others need not wait for the time to live.
+pub(crate) async fn leave(context: &Context) {
+    let goodbye = async {
+        match context.settings.ownership {
+            Ownership::Shared => {
+                let leave = Leave::new(context.subscription.clone(), context.name.clone(), context.token);
+                context.stream.leave(&leave).await.map(drop)
+            }
+            Ownership::Exclusive => {
+                context.store.release(&Release::new(context.subscription.clone(), context.epoch())).await
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        result = goodbye => if let Err(error) = result {
+            tracing::info!(%error, "could not say goodbye: others wait for the time to live");
+        },
+        () = context.clock.sleep(GOODBYE_MAX) => tracing::info!("no answer to the goodbye: others wait for the time to live"),
+    }
+}

@@ -1,0 +1,31 @@
+//! Consumes a subscription: reads, calls the handler, settles, and resumes where it stopped.
+
+mod builder;
+mod context;
+mod deliveries;
+mod handler;
+mod keeper;
+mod lane;
+mod ledger;
+mod machine;
+mod observer;
+mod policy;
+mod queue;
+mod reader;
+mod report;
+mod resume;
+mod run;
+mod session;
+mod settings;
+mod settle;
+mod tracker;
+
+#[cfg(test)]
+mod tests;
+
+pub use builder::{Builder, Consumer};
+pub use deliveries::{Deliveries, Unsettled};
+pub use handler::{BatchHandler, Handler, HandlerError};
+pub use observer::{Observation, Observer, Status};
+pub use report::Report;
+pub use settings::{CheckpointPolicy, OnExhausted, OnGap, OnReset, Ownership, Settings, StartAt};

@@ -1,0 +1,246 @@
+//! Reads deliveries, one batch at a time, and takes the resume path whenever the last one is in doubt.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    context::{Context, is_passing},
+    resume,
+    settings::Ownership,
+};
+use crate::{
+    Delivery, EntryId, ErrorKind, Position, Result,
+    backend::{Inspect, Read, ReadGroup, ReadPending},
+    integrity::{self, Finding},
+};
+
+/// What one call of [`Reader::next`] has found.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) deliveries: Vec<Delivery>,
+    /// Own pending entries that left the stream.
+    pub(crate) gone: Vec<EntryId>,
+    /// The position that the resume path has found, if it was taken.
+    pub(crate) resumed: Option<Position>,
+    /// Exclusive: go on behind entries that are gone.
+    pub(crate) skip: Option<Position>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Load, compare, ensure the group.
+    Resume,
+    /// Shared: finish what is pending for this consumer.
+    Pending { after: EntryId },
+    /// New entries.
+    New,
+}
+
+/// Reads deliveries.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    context: Arc<Context>,
+    phase: Phase,
+    failed: u32,
+    probed: Duration,
+    /// The last new id that was read.
+    read: EntryId,
+    /// Exclusive: how many entries were ever added up to it, by our own count.
+    ordinal: Option<u64>,
+}
+
+impl Reader {
+    pub(crate) fn shared(context: Arc<Context>) -> Self {
+        Self {
+            context,
+            phase: Phase::Resume,
+            failed: 0,
+            probed: Duration::ZERO,
+            read: EntryId::ZERO,
+            ordinal: None,
+        }
+    }
+
+    /// The position has been held against the stream already.
+    pub(crate) fn exclusive(context: Arc<Context>, position: &Position) -> Self {
+        let probed = context.clock.elapsed();
+        Self {
+            context,
+            phase: Phase::New,
+            failed: 0,
+            probed,
+            read: position.watermark,
+            ordinal: position.ordinal,
+        }
+    }
+
+    /// The next batch, which may be empty. Waits and asks again while a store cannot answer.
+    pub(crate) async fn next(&mut self, limit: usize) -> Result<Batch> {
+        loop {
+            match self.attempt(limit).await {
+                Ok(batch) => {
+                    self.failed = 0;
+                    return Ok(batch);
+                }
+                // The group or the stream went: the resume path says what to do.
+                Err(error) if error.kind() == ErrorKind::Missing && self.is_shared() => {
+                    tracing::info!(%error, "the group is gone");
+                    if matches!(self.phase, Phase::Resume) {
+                        let wait = self.backoff(&error);
+                        self.context.clock.sleep(wait).await;
+                    }
+                }
+                Err(error) if is_passing(&error) => {
+                    let wait = self.backoff(&error);
+                    self.context.clock.sleep(wait).await;
+                }
+                Err(error) => return Err(error),
+            }
+            // Entries may have become pending that nobody has seen.
+            self.phase = Phase::Resume;
+        }
+    }
+
+    fn backoff(&mut self, error: &crate::Error) -> Duration {
+        self.failed += 1;
+        self.context.unavailable(error, self.failed)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.context.settings.ownership == Ownership::Shared
+    }
+
+    async fn attempt(&mut self, limit: usize) -> Result<Batch> {
+        match self.phase {
+            Phase::Resume if self.is_shared() => {
+                let position = resume::shared(&self.context).await?;
+                self.read = EntryId::ZERO;
+                self.phase = Phase::Pending { after: EntryId::ZERO };
+                Ok(Batch { resumed: Some(position), ..Batch::default() })
+            }
+            Phase::Pending { after } => self.pending(after, limit).await,
+            Phase::Resume => {
+                let skip = self.probe().await?;
+                self.phase = Phase::New;
+                Ok(Batch { skip, ..Batch::default() })
+            }
+            Phase::New => {
+                if let Some(skip) = self.probe_if_due().await? {
+                    return Ok(Batch { skip: Some(skip), ..Batch::default() });
+                }
+                let context = Arc::clone(&self.context);
+                tokio::select! {
+                    biased;
+                    () = context.resume.notified() => {
+                        // The read is dropped; what it may have taken is found among the pending entries.
+                        self.phase = Phase::Resume;
+                        Ok(Batch::default())
+                    }
+                    batch = self.new_entries(limit) => batch,
+                }
+            }
+        }
+    }
+
+    async fn pending(&mut self, after: EntryId, limit: usize) -> Result<Batch> {
+        let context = &self.context;
+        let request = ReadPending::new(context.subscription.clone(), context.name.clone(), after, limit);
+        let pending = context.stream.read_pending(&request).await?;
+        let Some(last) = pending.last() else {
+            self.phase = Phase::New;
+            return Ok(Batch::default());
+        };
+        self.phase = Phase::Pending { after: last.id };
+        let mut batch = Batch::default();
+        for entry in pending {
+            match entry.into_delivery() {
+                Ok(delivery) => batch.deliveries.push(delivery),
+                Err(id) => batch.gone.push(id),
+            }
+        }
+        Ok(batch)
+    }
+
+    async fn new_entries(&mut self, limit: usize) -> Result<Batch> {
+        let context = &self.context;
+        let block = context.settings.block;
+        let deliveries = if self.is_shared() {
+            let request =
+                ReadGroup::new(context.subscription.clone(), context.name.clone(), limit).block(block);
+            context.stream.read_group(&request).await?
+        } else {
+            let request = Read::new(context.subscription.stream.clone(), self.read, limit).block(block);
+            let entries = context.stream.read(&request).await?;
+            self.ordinal = self.ordinal.map(|ordinal| ordinal + entries.len() as u64);
+            entries.into_iter().map(|entry| Delivery::new(entry, 1)).collect()
+        };
+        if let (Some(first), Some(last)) = (deliveries.first(), deliveries.last()) {
+            if first.id() <= self.read {
+                // The group was moved back behind our back, perhaps created anew by another consumer. These are pending
+                // for us: take them again on the resume path, which knows what is settled.
+                self.phase = Phase::Resume;
+                return Ok(Batch::default());
+            }
+            self.read = last.id();
+        }
+        Ok(Batch { deliveries, ..Batch::default() })
+    }
+
+    async fn probe_if_due(&mut self) -> Result<Option<Position>> {
+        let now = self.context.clock.elapsed();
+        if now.saturating_sub(self.probed) < self.context.settings.probe_interval {
+            return Ok(None);
+        }
+        self.probe().await
+    }
+
+    /// Holds the stream against what was read. Where the policy says to go on without lost entries: from where.
+    async fn probe(&mut self) -> Result<Option<Position>> {
+        self.probed = self.context.clock.elapsed();
+        if self.is_shared() { self.probe_shared().await } else { self.probe_exclusive().await }
+    }
+
+    async fn probe_exclusive(&mut self) -> Result<Option<Position>> {
+        let context = &self.context;
+        let before = context.incarnation();
+        let state = context.stream.inspect(&Inspect::stream(context.subscription.stream.clone())).await?;
+        let position = Position::at(self.read).with_ordinal(self.ordinal).with_incarnation(before);
+        let finding = integrity::check(&position, state.as_ref());
+        context.saw(state.as_ref());
+        let finding = finding.or_else(|| {
+            let gap = integrity::check_tail(self.read, self.ordinal?, state.as_ref()?)?;
+            Some(Finding::Gap(gap))
+        });
+        let (Some(finding), Some(state)) = (finding, state.as_ref()) else {
+            return finding.map_or(Ok(None), |finding| Err(finding.into()));
+        };
+        resume::skips(context, &finding)?;
+        let behind = match finding {
+            // All up to the end is gone or read.
+            Finding::Gap(gap) if gap.before.is_none() => {
+                Position::at(state.last_id).with_ordinal(state.entries_added)
+            }
+            _ => resume::behind_gap(state),
+        };
+        self.read = behind.watermark.max(self.read);
+        self.ordinal = behind.ordinal;
+        Ok(Some(behind))
+    }
+
+    async fn probe_shared(&mut self) -> Result<Option<Position>> {
+        let context = &self.context;
+        let before = context.incarnation();
+        let state = context.stream.inspect(&Inspect::subscription(&context.subscription)).await?;
+        context.saw(state.as_ref());
+        let Some(group) = state.as_ref().and_then(|state| state.group.as_ref()) else {
+            self.phase = Phase::Resume;
+            return Ok(None);
+        };
+        let delivered =
+            Position::at(group.last_delivered).with_ordinal(group.entries_read).with_incarnation(before);
+        // Without the group's count nothing can be said while it runs; the pending entries speak for themselves.
+        if group.entries_read.is_some() && integrity::check(&delivered, state.as_ref()).is_some() {
+            self.phase = Phase::Resume;
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,147 @@
+//! The one resume path: load the checkpoint, hold it against the stream, find where to go on.
+//!
+//! Taken at start, after a lost group, after a read whose reply may be lost, and after an epoch was taken from us.
+
+use super::{
+    context::Context,
+    ledger::Save,
+    observer::Observation,
+    settings::{OnGap, OnReset, StartAt},
+};
+use crate::{
+    EntryId, Epoch, ErrorKind, Position, Result, SettledAhead,
+    backend::{EnsureGroup, Inspect, ResetCheckpoint, StreamState},
+    integrity::{self, Finding},
+};
+
+/// Where to go on.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Located {
+    /// Here.
+    At(Position),
+    /// The checkpoint was reset and its epoch with it: ask again.
+    Again,
+}
+
+/// Shared: where the group is to stand. Creates it there, and the checkpoint where there is none.
+pub(crate) async fn shared(context: &Context) -> Result<Position> {
+    loop {
+        let stored = context.store.load(&context.subscription).await?;
+        context.set_epoch(stored.as_ref().map_or(Epoch::default(), |checkpoint| checkpoint.epoch));
+        let is_new = stored.is_none();
+        let Located::At(position) =
+            locate(context, stored.map(|checkpoint| checkpoint.position), true).await?
+        else {
+            continue;
+        };
+        let request = EnsureGroup::new(context.subscription.clone(), &position);
+        if context.stream.ensure_group(&request).await? {
+            context.report(&Observation::GroupCreated { at: position.watermark });
+        }
+        if is_new {
+            // Without this, a group that is lost before the first ack would start by the start policy again.
+            context.settler.save(context, &Save::default(), true).await?;
+        }
+        return Ok(position);
+    }
+}
+
+/// Holds a stored position against the stream and applies the policies. Without one, the start policy says where.
+pub(crate) async fn locate(context: &Context, stored: Option<Position>, shared: bool) -> Result<Located> {
+    let inspect = if shared {
+        Inspect::subscription(&context.subscription)
+    } else {
+        Inspect::stream(context.subscription.stream.clone())
+    };
+    let state = context.stream.inspect(&inspect).await?;
+    context.saw(state.as_ref());
+    let incarnation = state.as_ref().and_then(|state| state.incarnation.clone());
+    let Some(stored) = stored else {
+        return Ok(Located::At(start(context, state.as_ref()).with_incarnation(incarnation)));
+    };
+    // What the group has acked since the checkpoint was written is settled, though the checkpoint does not know it yet.
+    let group = state.as_ref().filter(|_| shared).and_then(of_group);
+    let position = match group {
+        Some(group) if group.watermark > stored.watermark => {
+            group.with_incarnation(stored.incarnation.clone())
+        }
+        _ => stored,
+    };
+    match integrity::check(&position, state.as_ref()) {
+        None => Ok(Located::At(position.with_incarnation(incarnation))),
+        Some(finding) => match (finding, state) {
+            (Finding::Gap(_), Some(state)) if skips(context, &finding)? => {
+                Ok(Located::At(behind_gap(&state)))
+            }
+            (Finding::Gap(_), _) => Err(finding.into()),
+            (Finding::Reset(_), state) => reset(context, finding, state.as_ref()).await,
+        },
+    }
+}
+
+/// Reports a gap, and says whether the policy is to go on without the entries.
+pub(crate) fn skips(context: &Context, finding: &Finding) -> Result<bool> {
+    if let Finding::Gap(gap) = finding {
+        context.report(&Observation::Gap(gap));
+        if context.settings.on_gap == OnGap::Skip {
+            context.count_gap();
+            return Ok(true);
+        }
+    }
+    Err((*finding).into())
+}
+
+/// What the group itself says, as far as it can be held against the stream.
+fn of_group(state: &StreamState) -> Option<Position> {
+    let group = state.group.as_ref()?;
+    Some(match group.first_pending.and_then(EntryId::prev) {
+        Some(watermark) => {
+            Position::at(watermark).with_ahead(SettledAhead::new(group.last_delivered, group.first_pending))
+        }
+        None => Position::at(group.last_delivered).with_ordinal(group.entries_read),
+    })
+}
+
+/// Behind all entries that are gone: everything up to there is settled, by the policy.
+pub(crate) fn behind_gap(state: &StreamState) -> Position {
+    let removed = state.entries_added.map(|added| added.saturating_sub(state.len));
+    Position::at(state.first_id.and_then(EntryId::prev).unwrap_or(state.last_id))
+        .with_ordinal(removed)
+        .with_incarnation(state.incarnation.clone())
+}
+
+fn start(context: &Context, state: Option<&StreamState>) -> Position {
+    let Some(state) = state else { return Position::default() };
+    match context.settings.start {
+        // What was removed before we ever came is not lost to us.
+        StartAt::Beginning => Position::at(EntryId::ZERO)
+            .with_ordinal(state.entries_added.map(|added| added.saturating_sub(state.len))),
+        StartAt::End => Position::at(state.last_id).with_ordinal(state.entries_added),
+        StartAt::After(id) => Position::at(id),
+    }
+}
+
+async fn reset(context: &Context, finding: Finding, state: Option<&StreamState>) -> Result<Located> {
+    if let Finding::Reset(reset) = &finding {
+        context.report(&Observation::Reset(reset));
+    }
+    let position = match (context.settings.on_reset, state) {
+        (OnReset::Fail, _) => return Err(finding.into()),
+        (OnReset::FromBeginning, Some(state)) => Position::default()
+            .with_ordinal(state.entries_added.map(|added| added.saturating_sub(state.len)))
+            .with_incarnation(state.incarnation.clone()),
+        (OnReset::FromEnd, Some(state)) => Position::at(state.last_id)
+            .with_ordinal(state.entries_added)
+            .with_incarnation(state.incarnation.clone()),
+        (OnReset::FromBeginning | OnReset::FromEnd, None) => Position::default(),
+    };
+    let request =
+        ResetCheckpoint::new(context.subscription.clone(), position).expect(context.epoch()).force(true);
+    match context.store.reset(&request).await {
+        Ok(epoch) => tracing::warn!(%epoch, "checkpoint reset by policy"),
+        // Another consumer did the same, a moment earlier.
+        Err(error) if error.kind() == ErrorKind::Fenced => {}
+        Err(error) => return Err(error),
+    }
+    Ok(Located::Again)
+}

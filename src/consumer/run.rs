@@ -1,0 +1,76 @@
+//! The life of a consumer: take part or take the lease, run a session, and again if the lease was lost.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+
+use super::{
+    context::{Context, is_passing},
+    keeper,
+    lane::Lanes,
+    observer::Observation,
+    queue::Order,
+    report::Report,
+    session::Session,
+};
+use crate::{Error, Result};
+
+/// How a session ends.
+pub(crate) enum End {
+    Stopped,
+    /// The lease is gone, or the position was reset: take it again.
+    Again(Error),
+    Failed(Error),
+}
+
+/// Runs until `shutdown` resolves or something fails that waiting does not mend.
+pub(crate) async fn run(
+    context: Arc<Context>,
+    lanes: Arc<dyn Lanes>,
+    order: Order,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<Report> {
+    let mut shutdown = std::pin::pin!(shutdown.fuse());
+    let mut report = Report::default();
+    let mut failed = 0;
+    loop {
+        let entered = tokio::select! {
+            biased;
+            () = &mut shutdown => {
+                // The call that was dropped may have taken effect.
+                keeper::leave(&context).await;
+                break;
+            }
+            entered = keeper::enter(&context) => entered,
+        };
+        let again = match entered {
+            Ok(position) => {
+                failed = 0;
+                let end = Session::new(&context, &lanes, &order, position, &mut report)
+                    .run(shutdown.as_mut())
+                    .await;
+                match end {
+                    End::Stopped => break,
+                    End::Failed(error) => return Err(error),
+                    End::Again(error) => {
+                        report.leases_lost += 1;
+                        context.report(&Observation::Lost(&error));
+                        continue;
+                    }
+                }
+            }
+            Err(error) if is_passing(&error) => error,
+            Err(error) => return Err(error),
+        };
+        failed += 1;
+        let wait = context.unavailable(&again, failed);
+        tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            () = context.clock.sleep(wait) => {}
+        }
+    }
+    report.reconnects = context.reconnects();
+    report.gaps = context.gaps();
+    Ok(report)
+}
