@@ -3,13 +3,13 @@
 #![expect(clippy::disallowed_methods, reason = "tasks measure real time, and wait in it")]
 #![expect(unreachable_pub, reason = "in a binary nothing is reachable, and `pub` is easier to read")]
 
-#[cfg(feature = "runs")]
+#[cfg(any())]
 mod bench;
 mod ci;
 mod cli;
-#[cfg(feature = "runs")]
+#[cfg(any())]
 mod crash;
-#[cfg(feature = "runs")]
+#[cfg(any())]
 mod place;
 mod report;
 mod runs;

@@ -7,7 +7,7 @@ pub fn run(task: Task) -> Result {
     imp::run(task)
 }
 
-#[cfg(not(feature = "runs"))]
+#[cfg(not(any()))]
 mod imp {
     use std::{env, os::unix::process::CommandExt, process::Command};
 
@@ -33,7 +33,7 @@ mod imp {
     }
 }
 
-#[cfg(feature = "runs")]
+#[cfg(any())]
 mod imp {
     use crate::{
         Result, bench,
