@@ -97,7 +97,16 @@ fn licences() -> Result {
         println!("note: no cargo-deny here, so bans, licences and sources were not checked");
         return Ok(());
     }
-    succeed(cargo().args(["deny", "--all-features", "check", "bans", "licenses", "sources"]))
+    succeed(cargo().args([
+        "deny",
+        "--workspace",
+        "--log-level",
+        "error",
+        "check",
+        "bans",
+        "licenses",
+        "sources",
+    ]))
 }
 
 #[cfg(test)]
