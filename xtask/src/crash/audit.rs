@@ -27,12 +27,17 @@ pub struct Sighting {
     pub position: Position,
 }
 
-/// An instant from which on entries may come again.
+/// What may come again after something went wrong.
 #[derive(Debug, Clone)]
-pub struct Fault {
-    pub seen: Sighting,
-    /// How many entries besides those handled and unsaved may have been on their way: of a process that lives on.
-    pub in_flight: u64,
+pub enum Fault {
+    /// A process was killed: what it had handled and was still pending for it.
+    Pending { run: u32, ids: HashSet<EntryId> },
+    /// A process was killed, or its group was lost: what was handled and not in the checkpoint.
+    Unsaved {
+        seen: Sighting,
+        /// How many besides may have been on their way, in a process that lives on.
+        in_flight: u64,
+    },
 }
 
 /// Everything that is known of a run.
@@ -58,12 +63,27 @@ pub struct Verdict {
     pub duplicates: u64,
     /// How many there may be: what was handled and not in the checkpoint at the faults, or in flight.
     pub duplicates_max: u64,
-    /// Numbers of entries that were handled although the checkpoint already said that they were settled.
-    pub settled_again: Vec<u64>,
+    /// Entries that were handled although the checkpoint already said that they were settled.
+    pub settled_again: Vec<Again>,
     /// Watermarks that were seen after a higher one.
     pub lower: Vec<EntryId>,
     /// Numbers that came out of their order, where there is one.
     pub disordered: Vec<u64>,
+}
+
+/// A call of the handler that must not have been, with the checkpoint that says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Again {
+    pub effect: Effect,
+    pub position: Position,
+}
+
+impl fmt::Display for Again {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Effect { run, number, id, .. } = &self.effect;
+        let Position { watermark, ahead, .. } = &self.position;
+        write!(f, "{number} ({id}) by process {run}, at {watermark} and ahead [{}]", ahead.encode())
+    }
 }
 
 impl Verdict {
@@ -91,10 +111,11 @@ impl fmt::Display for Verdict {
 
 /// How many, and the first of them.
 fn some<T: fmt::Display>(all: &[T]) -> String {
-    let first: Vec<_> = all.iter().take(5).map(ToString::to_string).collect();
+    const SHOWN: usize = 4;
+    let first: Vec<_> = all.iter().take(SHOWN).map(ToString::to_string).collect();
     match all.len() {
         0 => "0".to_owned(),
-        n => format!("{n}: {}{}", first.join(", "), if n > 5 { ", …" } else { "" }),
+        n => format!("{n}: {}{}", first.join(", "), if n > SHOWN { ", …" } else { "" }),
     }
 }
 
@@ -137,17 +158,26 @@ pub fn audit(evidence: &Evidence<'_>) -> Verdict {
     }
 }
 
-/// How many entries may come again after a fault: handled before it and not in the checkpoint, or in flight.
+/// How many entries may come again after a fault.
 fn may_repeat(effects: &[Effect], fault: &Fault) -> u64 {
-    let before = &effects[..effects.partition_point(|e| e.at < fault.seen.effects_len)];
-    let unsaved: HashSet<_> =
-        before.iter().filter(|e| !fault.seen.position.settles(e.id)).map(|e| e.number).collect();
-    unsaved.len() as u64 + fault.in_flight
+    let count = |unsaved: &mut dyn Iterator<Item = &Effect>| {
+        let distinct: HashSet<_> = unsaved.map(|e| e.number).collect();
+        distinct.len() as u64
+    };
+    match fault {
+        Fault::Pending { run, ids } => {
+            count(&mut effects.iter().filter(|e| e.run == *run && ids.contains(&e.id)))
+        }
+        Fault::Unsaved { seen, in_flight } => {
+            let before = &effects[..effects.partition_point(|e| e.at < seen.effects_len)];
+            count(&mut before.iter().filter(|e| !seen.position.settles(e.id))) + in_flight
+        }
+    }
 }
 
 /// Effects that came after a checkpoint was seen that already settled them. Checkpoints only rise, so the last one that was
 /// seen before an effect decides.
-fn settled_again(evidence: &Evidence<'_>) -> Vec<u64> {
+fn settled_again(evidence: &Evidence<'_>) -> Vec<Again> {
     let mut sightings = evidence.sightings.iter().peekable();
     let mut last: Option<&Sighting> = None;
     let mut again = Vec::new();
@@ -155,8 +185,8 @@ fn settled_again(evidence: &Evidence<'_>) -> Vec<u64> {
         while let Some(next) = sightings.next_if(|s| s.effects_len <= effect.at) {
             last = Some(next);
         }
-        if last.is_some_and(|seen| seen.position.settles(effect.id)) {
-            again.push(effect.number);
+        if let Some(seen) = last.filter(|seen| seen.position.settles(effect.id)) {
+            again.push(Again { effect: effect.clone(), position: seen.position.clone() });
         }
     }
     again
@@ -230,7 +260,7 @@ mod tests {
         // Killed when 1 and 2 were handled and 1 was saved: 2 may come again.
         let effects = effects(&[(1, 1), (1, 2), (2, 2), (2, 3), (2, 4)]);
         let sightings = [sighting(1, 0), sighting(2, 1), sighting(5, 4)];
-        let fault = Fault { seen: sighting(2, 1), in_flight: 0 };
+        let fault = Fault::Unsaved { seen: sighting(2, 1), in_flight: 0 };
         let verdict = verdict(Ownership::Exclusive, &effects, &sightings, &[fault]);
         assert!(verdict.holds(), "{verdict}");
         assert_eq!((verdict.duplicates, verdict.duplicates_max), (1, 1));
@@ -252,12 +282,22 @@ mod tests {
     }
 
     #[test]
+    fn what_was_pending_at_a_kill_may_come_again() {
+        let effects = effects(&[(1, 1), (1, 2), (1, 3), (2, 2), (2, 4), (2, 3)]);
+        let ids = HashSet::from([EntryId::new(2, 0), EntryId::new(4, 0)]);
+        // 2 was handled and pending; 3 was acked, and 4 was never handled before.
+        let verdict = verdict(Ownership::Shared, &effects, &[], &[Fault::Pending { run: 1, ids }]);
+        assert_eq!((verdict.duplicates, verdict.duplicates_max, verdict.holds()), (2, 1, false));
+    }
+
+    #[test]
     fn what_was_settled_must_not_come_again() {
         let effects = effects(&[(1, 1), (1, 2), (2, 1), (2, 3), (2, 4)]);
-        let fault = Fault { seen: sighting(2, 0), in_flight: 0 };
+        let fault = Fault::Unsaved { seen: sighting(2, 0), in_flight: 0 };
         // The observer saw 1 settled before it came again, although the bound would allow it.
         let found = verdict(Ownership::Shared, &effects, &[sighting(2, 1)], std::slice::from_ref(&fault));
-        assert_eq!((found.settled_again.as_slice(), found.holds()), (&[1][..], false));
+        assert_eq!((found.settled_again[0].effect.number, found.holds()), (1, false));
+        assert_eq!(found.settled_again[0].to_string(), "1 (1-0) by process 2, at 1-0 and ahead []");
         // Seen when the file was longer: it may have been settled after it came again.
         let unseen = verdict(Ownership::Shared, &effects, &[sighting(3, 1)], &[fault]);
         assert!(unseen.holds(), "{unseen}");

@@ -3,12 +3,14 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, BufRead, Write},
-    sync::Arc,
+    sync::{Arc, Once},
     thread,
     time::Duration,
 };
 
-use highwater::{Consumer, Delivery, Error, Fields, Subscription, backend::AtomicSettle, producer::Producer};
+use highwater::{
+    Consumer, Delivery, Error, Fields, Observation, Subscription, backend::AtomicSettle, producer::Producer,
+};
 use tokio::{sync::mpsc, time};
 
 use crate::{
@@ -17,6 +19,10 @@ use crate::{
     place,
 };
 
+/// Before the consumer's name, in a line of its output.
+pub const NAME: &str = "name ";
+/// The line that says that the first entry is settled.
+pub const SETTLED: &str = "settled";
 /// The most entries of one append.
 const BATCH_MAX: u64 = 200;
 /// After so many effects the handler waits a little, so that a kill finds work under way.
@@ -71,7 +77,16 @@ async fn consume_from<B: AtomicSettle>(args: &Consume, backend: B) -> Result {
     };
     let mut lines = stdin_lines();
     let stop = async move { while lines.recv().await.is_some() {} };
-    let report = builder.build()?.run(handler, stop).await?;
+    let settled = Once::new();
+    let builder = builder.observer(move |_: &Subscription, seen: &Observation<'_>| {
+        // After the save, so the entry is settled whatever happens now.
+        if let Observation::Advanced { .. } = seen {
+            settled.call_once(|| println!("{SETTLED}"));
+        }
+    });
+    let consumer = builder.build()?;
+    println!("{NAME}{}", consumer.name());
+    let report = consumer.run(handler, stop).await?;
     println!("{report:?}");
     Ok(())
 }

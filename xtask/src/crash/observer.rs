@@ -4,11 +4,11 @@ use std::{
     fs,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use highwater::{Position, Subscription, backend::CheckpointBackend};
-use tokio::{sync::watch, task::JoinHandle, time};
+use tokio::{task::JoinHandle, time};
 
 use super::audit::Sighting;
 use crate::Result;
@@ -19,7 +19,6 @@ const POLL: Duration = Duration::from_millis(3);
 #[derive(Debug)]
 pub struct Observer {
     eyes: Eyes,
-    position: watch::Receiver<Position>,
     seen: Arc<Mutex<Vec<Sighting>>>,
     watching: JoinHandle<()>,
 }
@@ -42,10 +41,9 @@ impl Eyes {
 
 impl Observer {
     pub fn start(eyes: Eyes) -> Self {
-        let (send, position) = watch::channel(Position::default());
         let seen = Arc::<Mutex<Vec<Sighting>>>::default();
-        let watching = tokio::spawn(watch(eyes.clone(), send, Arc::clone(&seen)));
-        Self { eyes, position, seen, watching }
+        let watching = tokio::spawn(watch(eyes.clone(), Arc::clone(&seen)));
+        Self { eyes, seen, watching }
     }
 
     /// The checkpoint as it is now.
@@ -53,18 +51,11 @@ impl Observer {
         self.eyes.look().await
     }
 
-    /// Waits until the checkpoint is another one than `before`, and says how long after `since` that was.
-    pub async fn change(&self, before: &Position, since: Instant, limit: Duration) -> Result<Duration> {
-        let mut position = self.position.clone();
-        match time::timeout(limit, position.wait_for(|now| now != before)).await {
-            Ok(Ok(_)) => Ok(since.elapsed()),
-            Ok(Err(_)) => Err("the observer failed: see above".into()),
-            Err(_) => Err(format!("nothing was settled within {limit:?} of a restart").into()),
-        }
-    }
-
     /// Ends, with all that was seen.
     pub async fn finish(self) -> Result<Vec<Sighting>> {
+        if self.watching.is_finished() {
+            return Err("the observer failed: see above".into());
+        }
         let last = self.look().await?;
         self.watching.abort();
         let mut seen = std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
@@ -74,15 +65,14 @@ impl Observer {
 }
 
 /// Keeps a position when it is first seen: the file of effects was shortest then, so it says the most.
-async fn watch(eyes: Eyes, position: watch::Sender<Position>, seen: Arc<Mutex<Vec<Sighting>>>) {
+async fn watch(eyes: Eyes, seen: Arc<Mutex<Vec<Sighting>>>) {
+    let mut last = Position::default();
     loop {
         match eyes.look().await {
+            Ok(sighting) if sighting.position == last => {}
             Ok(sighting) => {
-                if *position.borrow() != sighting.position {
-                    let now = sighting.position.clone();
-                    seen.lock().unwrap_or_else(PoisonError::into_inner).push(sighting);
-                    position.send_replace(now);
-                }
+                last = sighting.position.clone();
+                seen.lock().unwrap_or_else(PoisonError::into_inner).push(sighting);
             }
             Err(error) => return eprintln!("the checkpoint cannot be read: {error}"),
         }
