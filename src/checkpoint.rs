@@ -71,7 +71,7 @@ pub struct IdRange {
 /// let id = |ms| EntryId::new(ms, 0);
 /// let ahead = SettledAhead::new(id(5), [id(1), id(4)]);
 /// assert!(ahead.contains(id(3)) && !ahead.contains(id(4)) && !ahead.contains(id(6)));
-/// assert_eq!(ahead.encode(), "1-0 4-0 >5-0");
+/// assert_eq!(ahead.encode(), "1-0 +3-0 >+1-0");
 /// # Ok::<(), highwater::Error>(())
 /// ```
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -92,8 +92,13 @@ impl SettledAhead {
     /// As [`new`](Self::new), with runs of unsettled ids.
     #[must_use]
     pub fn from_ranges(top: EntryId, holes: impl IntoIterator<Item = IdRange>) -> Self {
-        let holes: Vec<_> = holes.into_iter().take_while(|hole| hole.last < top).collect();
+        let mut top = top;
+        let mut holes: Vec<_> = holes.into_iter().take_while(|hole| hole.first <= top).collect();
         debug_assert!(holes.windows(2).all(|w| w[0].last < w[1].first), "holes ascend");
+        // A hole that reaches the top is not settled either: what is settled then ends before it.
+        while let Some(hole) = holes.pop_if(|hole| hole.last >= top) {
+            top = hole.first.prev().unwrap_or(EntryId::ZERO);
+        }
         if holes.is_empty() { Self::default() } else { Self { top: Some(top), holes } }
     }
 
@@ -150,10 +155,14 @@ impl SettledAhead {
                 text.push_str("..");
                 push_id(&mut text, &mut last, hole.last);
             }
-            let end = self.holes.get(i + 1).map_or(Some(top), |next| next.first.prev());
+            let end = self.holes.get(i + 1).map_or(Some(top), |next| next.first.prev()).unwrap_or(top);
+            if end == hole.last {
+                // The next hole touches this one: nothing between them is settled, so the text cannot end here.
+                continue;
+            }
             let mut closed = text.clone();
             closed.push_str(" >");
-            push_id(&mut closed, &mut last.clone(), end.unwrap_or(top));
+            push_id(&mut closed, &mut last.clone(), end);
             if closed.len() > bytes {
                 return fits;
             }
@@ -259,6 +268,13 @@ impl Position {
             }
             None => delivered.map(Self::at),
         }
+    }
+
+    /// With a higher watermark, of unknown ordinal; what is settled ahead of it still is.
+    #[must_use]
+    pub fn at_watermark(self, watermark: EntryId) -> Self {
+        let ahead = if self.ahead.top > Some(watermark) { self.ahead } else { SettledAhead::default() };
+        Self { watermark, ahead, ordinal: None, ..self }
     }
 
     /// With this ordinal.
@@ -460,6 +476,28 @@ mod tests {
             let (top, holes) = ids.split_last().expect("at least one");
             SettledAhead::new(*top, holes.iter().copied())
         })
+    }
+
+    #[test]
+    fn a_hole_at_the_top_is_not_settled() {
+        // As after acks of 2 to 4, where 1 and 5 are pending and 5 is the last that was delivered.
+        let position = Position::of_group(&[id(1), id(5)], Some(id(5))).unwrap();
+        assert!(position.settles(id(4)) && !position.settles(id(5)) && !position.settles(id(1)));
+        // Where holes touch, none of them is.
+        let run = IdRange { first: id(2), last: id(9) };
+        let ahead = SettledAhead::from_ranges(id(5), [IdRange { first: id(1), last: id(1) }, run]);
+        assert!(ahead.contains(EntryId::new(1, 7)) && !ahead.contains(id(2)) && !ahead.contains(id(5)));
+        assert!(SettledAhead::new(id(5), [id(5)]).is_empty());
+    }
+
+    #[test]
+    fn holes_that_touch_fit_a_byte_budget_together_or_not_at_all() {
+        let hole = |seq| EntryId::new(3, seq);
+        let ahead = SettledAhead::new(EntryId::new(3, 9_000_000), [hole(46), hole(47)]);
+        for bytes in 0..ahead.encode().len() {
+            assert_eq!(ahead.clone().truncated(bytes), SettledAhead::default(), "{bytes}");
+        }
+        assert_eq!(ahead.clone().truncated(ahead.encode().len()), ahead);
     }
 
     proptest! {

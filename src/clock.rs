@@ -80,6 +80,14 @@ impl Clock {
         Self(Arc::new(Start { wall: Timestamp(millis(wall)), mono: OnceLock::new() }))
     }
 
+    /// A clock whose [`elapsed`](Self::elapsed) counts from now.
+    #[must_use]
+    pub fn started() -> Self {
+        let clock = Self::new();
+        let _ = clock.elapsed();
+        clock
+    }
+
     /// Time since the clock was first asked. Monotonic.
     #[must_use]
     pub fn elapsed(&self) -> Duration {

@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod checkpoint;
 pub mod clock;
+pub mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod consumer;
@@ -10,8 +11,10 @@ mod delivery;
 mod entry;
 mod error;
 pub mod integrity;
+pub mod layer;
 pub mod memory;
 mod name;
+pub mod producer;
 mod retry;
 
 pub use checkpoint::{Checkpoint, Epoch, IdRange, Incarnation, Position, SettledAhead};
@@ -24,4 +27,5 @@ pub use entry::{Entry, EntryId, Fields};
 pub use error::{Error, ErrorKind, Outcome, Result, Retry};
 pub use memory::Memory;
 pub use name::{ConsumerName, GroupName, StreamName, Subscription};
+pub use producer::Producer;
 pub use retry::Backoff;

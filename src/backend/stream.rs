@@ -138,6 +138,7 @@ pub trait StreamBackend: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Busy`](crate::ErrorKind::Busy) if another live process uses the name; then nothing was changed.
+    /// [`Missing`](crate::ErrorKind::Missing) where the backend keeps heartbeats in the group, and the group is not there.
     ///
     /// # Cancel safety
     ///

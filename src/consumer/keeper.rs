@@ -29,24 +29,29 @@ const STANDBY_WAIT_MAX: Duration = Duration::from_millis(500);
 /// How long a goodbye may take. Without it, others wait for the time to live.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
-/// Becomes a consumer of the group, or the owner of the lease. For an owner: where to go on.
+/// Becomes a consumer of the group, or the owner of the lease, and says where to go on.
 ///
 /// # Errors
 ///
 /// `Busy` if another live process uses this consumer's name and goes on to.
-pub(crate) async fn enter(context: &Context) -> Result<Option<Position>> {
+pub(crate) async fn enter(context: &Context) -> Result<Position> {
     match context.settings.ownership {
-        Ownership::Shared => join(context).await.map(|()| None),
-        Ownership::Exclusive => own(context).await.map(Some),
+        Ownership::Shared => join(context).await,
+        Ownership::Exclusive => own(context).await,
     }
 }
 
-async fn join(context: &Context) -> Result<()> {
+async fn join(context: &Context) -> Result<Position> {
     // A process of this name that was killed counts as alive for its time to live. Then its name is free.
     let patience = context.clock.elapsed() + context.settings.ttl + context.settings.ttl / 3;
     loop {
+        let position = resume::shared(context).await?;
         match context.stream.heartbeat(&heartbeat(context)).await {
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(position),
+            // The group went in between.
+            Err(error) if error.kind() == ErrorKind::Missing => {
+                context.clock.sleep(context.settings.ttl / 10).await
+            }
             Err(error) if error.kind() == ErrorKind::Busy && context.clock.elapsed() < patience => {
                 context.clock.sleep(context.settings.ttl / 10).await;
             }
@@ -107,6 +112,13 @@ pub(crate) async fn keep(context: Arc<Context>, news: mpsc::UnboundedSender<News
                 if beat == Beat::Fresh && news.send(News::Lapsed).is_err() {
                     return;
                 }
+            }
+            // The group went, and the heartbeat with it. The resume path creates it again.
+            Err(error)
+                if error.kind() == ErrorKind::Missing && context.settings.ownership == Ownership::Shared =>
+            {
+                wait = interval / 4;
+                context.resume.notify_one();
             }
             Err(error) if is_passing(&error) => {
                 wait = interval / 4;

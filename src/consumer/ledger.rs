@@ -32,6 +32,12 @@ pub(crate) struct Held {
     unsaved: Vec<EntryId>,
 }
 
+impl Held {
+    pub(crate) fn new(position: Position) -> Self {
+        Self { position, ..Self::default() }
+    }
+}
+
 impl Ledger {
     /// Takes a delivery.
     pub(crate) fn admit(&mut self, id: EntryId) -> Admission {

@@ -205,9 +205,11 @@ impl Machine {
 
     /// When to call again with [`Event::Tick`], if nothing else happens.
     pub(crate) fn wake(&self) -> Option<Duration> {
+        // An `EveryAck` that holds the next handler back waits for its save, which wakes us.
         let save = (!self.saving && self.ledger.unsaved() > 0)
             .then(|| self.policy.due_at().max(self.save_not_before));
-        let retry = if self.stopping { None } else { self.queue.wake() };
+        let held = self.policy.every_ack() && (self.saving || self.ledger.unsaved() > 0);
+        let retry = if self.stopping || held { None } else { self.queue.wake() };
         [save, retry].into_iter().flatten().min()
     }
 

@@ -12,13 +12,13 @@ use crate::{
 #[non_exhaustive]
 pub enum Observation<'a> {
     /// So many entries came in to be handled.
-    Delivered(usize),
+    Delivered(u64),
     /// So many came in again that are held or settled already: they were not handled again.
-    Skipped(usize),
+    Skipped(u64),
     /// So many were handled.
-    Settled(usize),
+    Settled(u64),
     /// So many failed and will be tried again.
-    Retried(usize),
+    Retried(u64),
     /// The checkpoint was advanced.
     Advanced {
         /// Where it stands now.
@@ -38,7 +38,7 @@ pub enum Observation<'a> {
         at: EntryId,
     },
     /// Entries of dead consumers were taken over.
-    Claimed(usize),
+    Claimed(u64),
     /// This consumer's heartbeat had run out: others may have claimed what it held.
     Lapsed,
     /// Another owner holds the lease. Reported once for each owner.

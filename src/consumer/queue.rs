@@ -209,10 +209,14 @@ impl Queue {
         None
     }
 
-    /// When something that waits may start.
+    /// When something that waits may start, unless a lane must become free first.
     pub(crate) fn wake(&self) -> Option<Duration> {
-        let hold = self.hold.filter(|_| self.running == 0).map(|(at, _)| at);
-        hold.into_iter().chain(self.retries.peek().map(|Reverse(retry)| retry.at)).min()
+        match self.order {
+            Order::Strict { .. } => self.hold.filter(|_| self.running == 0).map(|(at, _)| at),
+            Order::Unordered { lanes } | Order::Keyed { lanes, .. } => {
+                self.retries.peek().filter(|_| self.running < lanes).map(|Reverse(retry)| retry.at)
+            }
+        }
     }
 
     /// Takes out all that is not started.

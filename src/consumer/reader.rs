@@ -49,28 +49,14 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn shared(context: Arc<Context>) -> Self {
-        Self {
-            context,
-            phase: Phase::Resume,
-            failed: 0,
-            probed: Duration::ZERO,
-            read: EntryId::ZERO,
-            ordinal: None,
-        }
-    }
-
-    /// The position has been held against the stream already.
-    pub(crate) fn exclusive(context: Arc<Context>, position: &Position) -> Self {
+    /// Reads on from a position that has been held against the stream already.
+    pub(crate) fn new(context: Arc<Context>, position: &Position) -> Self {
         let probed = context.clock.elapsed();
-        Self {
-            context,
-            phase: Phase::New,
-            failed: 0,
-            probed,
-            read: position.watermark,
-            ordinal: position.ordinal,
-        }
+        let (phase, read) = match context.settings.ownership {
+            Ownership::Shared => (Phase::Pending { after: EntryId::ZERO }, EntryId::ZERO),
+            Ownership::Exclusive => (Phase::New, position.watermark),
+        };
+        Self { context, phase, failed: 0, probed, read, ordinal: position.ordinal }
     }
 
     /// The next batch, which may be empty. Waits and asks again while a store cannot answer.

@@ -22,7 +22,7 @@ pub struct Report {
     pub reconnects: u64,
     /// How often the exclusive lease was lost.
     pub leases_lost: u64,
-    /// Entries that were not handled when the run ended. They are delivered again.
+    /// Deliveries that came in and were not handled when the run ended. Their entries are delivered again.
     pub abandoned: u64,
     /// Entries that were handled, but whose checkpoint could not be written before the deadline of the stop. They are
     /// delivered again.

@@ -9,9 +9,9 @@ use super::{
     settings::{OnGap, OnReset, StartAt},
 };
 use crate::{
-    EntryId, Epoch, ErrorKind, Position, Result, SettledAhead,
+    EntryId, Epoch, ErrorKind, Position, Result,
     backend::{EnsureGroup, Inspect, ResetCheckpoint, StreamState},
-    integrity::{self, Finding},
+    integrity::{self, Finding, Gap, Lost},
 };
 
 /// Where to go on.
@@ -60,23 +60,38 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, shared: 
         return Ok(Located::At(start(context, state.as_ref()).with_incarnation(incarnation)));
     };
     // What the group has acked since the checkpoint was written is settled, though the checkpoint does not know it yet.
-    let group = state.as_ref().filter(|_| shared).and_then(of_group);
-    let position = match group {
-        Some(group) if group.watermark > stored.watermark => {
-            group.with_incarnation(stored.incarnation.clone())
+    let group = state.as_ref().filter(|_| shared).and_then(|state| state.group.as_ref());
+    let (position, finding) = match (group.and_then(|group| group.first_pending), group) {
+        (Some(first), _) if first.prev() > Some(stored.watermark) => {
+            let behind = stored.clone().at_watermark(first.prev().unwrap_or_default());
+            (behind, trimmed(first, state.as_ref()))
         }
-        _ => stored,
+        (None, Some(group)) if group.last_delivered > stored.watermark => {
+            let behind = stored.clone().at_watermark(group.last_delivered).with_ordinal(group.entries_read);
+            let finding = integrity::check(&behind, state.as_ref());
+            (behind, finding)
+        }
+        _ => {
+            let finding = integrity::check(&stored, state.as_ref());
+            (stored, finding)
+        }
     };
-    match integrity::check(&position, state.as_ref()) {
-        None => Ok(Located::At(position.with_incarnation(incarnation))),
-        Some(finding) => match (finding, state) {
-            (Finding::Gap(_), Some(state)) if skips(context, &finding)? => {
-                Ok(Located::At(behind_gap(&state)))
-            }
-            (Finding::Gap(_), _) => Err(finding.into()),
-            (Finding::Reset(_), state) => reset(context, finding, state.as_ref()).await,
-        },
+    match (finding, state) {
+        (None, _) => Ok(Located::At(position.with_incarnation(incarnation))),
+        (Some(finding @ Finding::Gap(_)), Some(state)) if skips(context, &finding)? => {
+            Ok(Located::At(behind_gap(&state)))
+        }
+        (Some(finding @ Finding::Gap(_)), _) => Err(finding.into()),
+        (Some(finding @ Finding::Reset(_)), state) => reset(context, finding, state.as_ref()).await,
     }
+}
+
+/// The smallest pending entry speaks for those behind it: trimming takes the oldest first.
+fn trimmed(pending: EntryId, state: Option<&StreamState>) -> Option<Finding> {
+    let first_id = state?.first_id;
+    let gone = first_id.is_none_or(|first| first > pending);
+    let after = pending.prev().unwrap_or_default();
+    gone.then(|| Finding::Gap(Gap::new(after, first_id, Lost::AtLeast(1))))
 }
 
 /// Reports a gap, and says whether the policy is to go on without the entries.
@@ -89,17 +104,6 @@ pub(crate) fn skips(context: &Context, finding: &Finding) -> Result<bool> {
         }
     }
     Err((*finding).into())
-}
-
-/// What the group itself says, as far as it can be held against the stream.
-fn of_group(state: &StreamState) -> Option<Position> {
-    let group = state.group.as_ref()?;
-    Some(match group.first_pending.and_then(EntryId::prev) {
-        Some(watermark) => {
-            Position::at(watermark).with_ahead(SettledAhead::new(group.last_delivered, group.first_pending))
-        }
-        None => Position::at(group.last_delivered).with_ordinal(group.entries_read),
-    })
 }
 
 /// Behind all entries that are gone: everything up to there is settled, by the policy.

@@ -95,18 +95,18 @@ impl<'a> Session<'a> {
         context: &'a Arc<Context>,
         lanes: &'a Arc<dyn Lanes>,
         order: &Order,
-        position: Option<Position>,
+        position: Position,
         report: &'a mut Report,
     ) -> Self {
         let settings = &context.settings;
-        let (reader, ledger) = match position {
-            Some(position) => {
-                let reader = Reader::exclusive(Arc::clone(context), &position);
-                let tracker = Tracker::new(position);
-                let ahead_bytes_max = settings.ahead_bytes_max;
-                (reader, Ledger::Exclusive { tracker, ahead_bytes_max, unsaved: 0 })
-            }
-            None => (Reader::shared(Arc::clone(context)), Ledger::Shared(Held::default())),
+        let reader = Reader::new(Arc::clone(context), &position);
+        let ledger = match settings.ownership {
+            Ownership::Shared => Ledger::Shared(Held::new(position)),
+            Ownership::Exclusive => Ledger::Exclusive {
+                tracker: Tracker::new(position),
+                ahead_bytes_max: settings.ahead_bytes_max,
+                unsaved: 0,
+            },
         };
         let limits = Limits {
             read_entries_max: settings.read_entries_max,
@@ -211,15 +211,14 @@ impl<'a> Session<'a> {
         let mut actions = Vec::new();
         self.machine.on(event, self.now(), &mut actions);
         let after = self.machine.counts();
-        let counts: [(u64, fn(usize) -> Observation<'static>); 4] = [
-            (after.delivered - before.delivered, Observation::Delivered),
+        for (count, observation) in [
+            (after.delivered - before.delivered, Observation::Delivered as fn(u64) -> Observation<'static>),
             (after.skipped - before.skipped, Observation::Skipped),
             (after.settled - before.settled, Observation::Settled),
             (after.retried - before.retried, Observation::Retried),
-        ];
-        for (count, observation) in counts {
+        ] {
             if count > 0 {
-                self.context.report(&observation(usize::try_from(count).unwrap_or(usize::MAX)));
+                self.context.report(&observation(count));
             }
         }
         for action in actions {
@@ -374,7 +373,7 @@ impl<'a> Session<'a> {
                 }
                 if !deliveries.is_empty() {
                     self.report.claimed += deliveries.len() as u64;
-                    self.context.report(&Observation::Claimed(deliveries.len()));
+                    self.context.report(&Observation::Claimed(deliveries.len() as u64));
                 }
                 self.gone(gone);
                 self.feed(Event::Recovered(deliveries));
@@ -415,8 +414,8 @@ impl<'a> Session<'a> {
     }
 
     fn wake(&self) -> Duration {
-        let claim = self.is_shared().then_some(self.claim_at);
-        [self.machine.wake(), self.deadline, claim.filter(|_| self.deadline.is_none()), Some(self.status_at)]
+        let claims = self.is_shared() && self.claiming.is_none() && self.deadline.is_none();
+        [self.machine.wake(), self.deadline, claims.then_some(self.claim_at), Some(self.status_at)]
             .into_iter()
             .flatten()
             .min()
@@ -439,7 +438,7 @@ impl<'a> Session<'a> {
                 self.save(Save::default());
             }
         }
-        if now >= self.claim_at && self.is_shared() && self.claiming.is_none() {
+        if now >= self.claim_at && self.is_shared() && self.claiming.is_none() && self.deadline.is_none() {
             self.claim_at = now + settings.claim_interval;
             let limit = self.machine.room().min(settings.read_entries_max);
             if limit > 0 {
@@ -486,7 +485,7 @@ impl<'a> Session<'a> {
         self.report.settled += counts.settled;
         self.report.retried += counts.retried;
         self.report.skipped += counts.skipped;
-        self.report.abandoned += self.machine.in_flight() as u64;
+        self.report.abandoned += counts.delivered - counts.settled;
         self.report.unsaved += self.machine.unsaved() as u64;
         self.running.abort_all();
         if self.count_open && self.drained {

@@ -25,6 +25,8 @@ mod log;
 mod record;
 mod state;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt,

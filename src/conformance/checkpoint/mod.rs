@@ -1,0 +1,10 @@
+//! The cases of a checkpoint store.
+
+mod advance;
+mod lease;
+mod record;
+mod reset;
+
+use super::support::{Checkpoints, Verdict};
+
+crate::__checkpoint_cases! { [crate::__dispatch] Checkpoints }

@@ -1,0 +1,16 @@
+//! The cases of a stream backend.
+
+mod ack;
+mod append;
+mod claim;
+mod group;
+mod heartbeat;
+mod inspect;
+mod pending;
+mod read;
+mod remove;
+mod trim;
+
+use super::support::{Streams, Verdict};
+
+crate::__stream_cases! { [crate::__dispatch] Streams }
