@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Result, cargo};
+use crate::{Result, cargo, support::process::Guarded};
 
 const DRIVERS: &[&str] =
     &["redis", "fred", "sqlx", "sqlx-core", "rusqlite", "libsqlite3-sys", "tokio-postgres"];
@@ -51,7 +51,7 @@ fn line(name: &str, ok: bool, took: Duration) -> String {
 }
 
 fn succeed(command: &mut Command) -> Result {
-    let status = command.status()?;
+    let status = Guarded::spawn(command)?.wait()?;
     if status.success() { Ok(()) } else { Err(status.to_string().into()) }
 }
 
