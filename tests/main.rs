@@ -1,0 +1,9 @@
+//! The one integration binary: what the guarantees say, over every backend. `cargo xtask test` provides the servers.
+
+#![expect(clippy::disallowed_methods, reason = "tests measure real time, and wait in it")]
+#![expect(unreachable_pub, reason = "in a binary nothing is reachable, and `pub` is easier to read")]
+
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod tidy;

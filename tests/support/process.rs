@@ -1,0 +1,145 @@
+//! Child processes that do not outlive this one. Also compiled into `xtask`: standard library only, and no tests' types.
+
+use std::{
+    io,
+    os::unix::process::CommandExt,
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+/// Runs a command when this process is gone, however it went: a `Drop` does not run on `SIGKILL` or Ctrl-C, and never
+/// for a static.
+///
+/// It is a shell that waits for the end of its standard input, whose other end only this process holds.
+#[derive(Debug)]
+pub struct Watchdog(Child);
+
+impl Watchdog {
+    /// Runs `command` when this process is gone; never, if the watchdog is dropped before.
+    pub fn new(command: &[&str]) -> io::Result<Self> {
+        Command::new("sh")
+            .args(["-c", "read -r _; \"$@\"", "sh"])
+            .args(command)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map(Self)
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        // Killed before its standard input closes, so that it cannot act on a process id that was given out again.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A child in a process group of its own, ended with all that it started when this is dropped or this process is gone.
+#[derive(Debug)]
+pub struct Guarded {
+    child: Child,
+    watchdog: Option<Watchdog>,
+}
+
+impl Guarded {
+    /// Starts the command.
+    pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        let child = command.process_group(0).spawn()?;
+        let mut guarded = Self { child, watchdog: None };
+        let group = format!("-{}", guarded.child.id());
+        guarded.watchdog = Some(Watchdog::new(&["kill", "-s", "KILL", "--", &group])?);
+        Ok(guarded)
+    }
+
+    /// The process, for its pipes.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its exit status, if it has ended.
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait()
+    }
+
+    /// Sends a signal to the process alone.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process(self.raw_pid(), signal)?)
+    }
+
+    /// Ends the process and all of its group at once, and waits for it.
+    pub fn kill(&mut self) {
+        self.watchdog = None;
+        // Once it was waited for, its id may belong to somebody else.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill_process_group(self.raw_pid(), Signal::KILL);
+            let _ = self.child.wait();
+        }
+    }
+
+    fn raw_pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader},
+        time::Duration,
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_a_child_started_ends_with_it() {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "sleep 600 & echo $!; wait"]).stdout(Stdio::piped());
+        let mut child = Guarded::spawn(&mut shell).unwrap();
+        let mut line = String::new();
+        BufReader::new(child.child().stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let grandchild = Pid::from_raw(line.trim().parse().unwrap()).unwrap();
+        rustix::process::test_kill_process(grandchild).unwrap();
+        drop(child);
+        for _ in 0..200 {
+            // Until somebody waits for it, a dead process still has its id.
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", grandchild.as_raw_nonzero()));
+            if rustix::process::test_kill_process(grandchild).is_err()
+                || stat.is_ok_and(|s| s.contains(") Z "))
+            {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the grandchild lives");
+    }
+
+    #[test]
+    fn a_watchdog_acts_when_its_pipe_closes() {
+        let mut sleeper = Guarded::spawn(Command::new("sleep").arg("600")).unwrap();
+        let group = format!("-{}", sleeper.pid());
+        let mut watchdog = Watchdog::new(&["kill", "-s", "KILL", "--", &group]).unwrap();
+        // What the system does when this process is gone.
+        drop(watchdog.0.stdin.take());
+        assert!(!sleeper.wait().unwrap().success());
+    }
+}

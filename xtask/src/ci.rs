@@ -1,0 +1,121 @@
+//! `cargo xtask ci`: what `.ci/run` runs.
+
+use std::{
+    env,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use crate::{Result, cargo, support::process::Guarded};
+
+const DRIVERS: &[&str] =
+    &["redis", "fred", "sqlx", "sqlx-core", "rusqlite", "libsqlite3-sys", "tokio-postgres"];
+
+/// A step: its name and what it does.
+type Step = (&'static str, fn() -> Result);
+
+const STEPS: &[Step] = &[
+    ("format", || succeed(cargo().args(["fmt", "--all", "--check"]))),
+    ("clippy", || clippy(&["--workspace", "--all-targets", "--all-features"])),
+    ("clippy, default features", || clippy(&["--workspace", "--all-targets"])),
+    ("clippy, no features", || clippy(&["--package", "highwater", "--no-default-features"])),
+    ("docs", || {
+        let doc = ["doc", "--workspace", "--no-deps", "--all-features"];
+        succeed(cargo().env("RUSTDOCFLAGS", "-Dwarnings").args(doc))
+    }),
+    ("dependencies", dependencies),
+    ("licences", licences),
+    ("test", || task(&["test"])),
+];
+
+/// Runs all steps, also after one has failed, so that one run shows all there is to correct.
+pub fn run() -> Result {
+    let mut lines = Vec::new();
+    let mut failed = Vec::new();
+    for (name, step) in STEPS {
+        println!("\n== {name}");
+        let start = Instant::now();
+        let result = step();
+        if let Err(error) = &result {
+            println!("{name}: {error}");
+            failed.push(*name);
+        }
+        lines.push(line(name, result.is_ok(), start.elapsed()));
+    }
+    println!("\n{}", lines.join("\n"));
+    if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", ")).into()) }
+}
+
+fn line(name: &str, ok: bool, took: Duration) -> String {
+    format!("{:<26} {:<6} {:>6.1} s", name, if ok { "ok" } else { "FAILED" }, took.as_secs_f64())
+}
+
+fn succeed(command: &mut Command) -> Result {
+    let status = Guarded::spawn(command)?.wait()?;
+    if status.success() { Ok(()) } else { Err(status.to_string().into()) }
+}
+
+fn clippy(what: &[&str]) -> Result {
+    succeed(cargo().arg("clippy").args(what).args(["--", "-D", "warnings"]))
+}
+
+/// Another task, as its own process.
+fn task(args: &[&str]) -> Result {
+    succeed(Command::new(env::current_exe()?).current_dir(crate::root()).args(args))
+}
+
+/// Who may depend on whom: the core on no driver, no backend on another's.
+fn dependencies() -> Result {
+    for (package, allowed) in [
+        ("highwater", &[][..]),
+        ("highwater-redis", &["redis", "fred"][..]),
+        ("highwater-sqlite", &["sqlx", "sqlx-core", "libsqlite3-sys"][..]),
+    ] {
+        let mut tree = cargo();
+        tree.args(["tree", "--edges", "normal", "--prefix", "none", "--all-features", "--package", package]);
+        let output = tree.output()?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+        }
+        let tree = String::from_utf8_lossy(&output.stdout);
+        let wrong: Vec<_> = drivers_in(&tree).filter(|driver| !allowed.contains(driver)).collect();
+        if !wrong.is_empty() {
+            return Err(format!("{package} must not depend on {}", wrong.join(", ")).into());
+        }
+        println!("{package}: ok");
+    }
+    Ok(())
+}
+
+fn drivers_in(tree: &str) -> impl Iterator<Item = &str> {
+    tree.lines().filter_map(|line| line.split(' ').next()).filter(|name| DRIVERS.contains(name))
+}
+
+fn licences() -> Result {
+    // Building it takes longer than all the rest: it is used where it is, and its absence is said.
+    if !cargo().args(["deny", "--version"]).output()?.status.success() {
+        println!("note: no cargo-deny here, so bans, licences and sources were not checked");
+        return Ok(());
+    }
+    succeed(cargo().args([
+        "deny",
+        "--workspace",
+        "--log-level",
+        "error",
+        "check",
+        "bans",
+        "licenses",
+        "sources",
+    ]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drivers_are_found_by_their_whole_name() {
+        let tree = "highwater-redis v0.1.0 (path)\nredis v1.8.1\nredis-protocol v6.0.0\ntokio v1.54.1 (*)";
+        assert_eq!(drivers_in(tree).collect::<Vec<_>>(), ["redis"]);
+    }
+}

@@ -1,0 +1,182 @@
+//! What can be asked for.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The tasks of the project.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub task: Task,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum Task {
+    /// Provide servers, run all tests and the examples, and end with a line that counts them
+    Test(Test),
+    /// Everything that must hold before a change lands: what `.ci/run` runs
+    Ci,
+    /// Kill a consumer process at random instants and show that nothing is lost
+    Crash(Crash),
+    /// Entries per second beside raw loops, in one run
+    Bench(Bench),
+    /// Time from append to handler with many consumers in one process, and their memory
+    Latency(Latency),
+    #[command(hide = true, subcommand)]
+    Child(Child),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Test {
+    /// For `cargo test`, in place of everything: a filter, `-p`, `--test`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub args: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Backend {
+    Redis,
+    Sqlite,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Ownership {
+    Shared,
+    Exclusive,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Ownerships {
+    Shared,
+    Exclusive,
+    Both,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Crash {
+    /// Where stream and checkpoint are
+    #[arg(long, value_enum, default_value = "redis")]
+    pub backend: Backend,
+    /// Who reads the subscription
+    #[arg(long, value_enum, default_value = "both")]
+    pub ownership: Ownerships,
+    /// How often the consumer is killed
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// How many entries are appended meanwhile
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub entries: u64,
+    /// Also destroy the Redis group at random instants
+    #[arg(long)]
+    pub destroy_group: bool,
+    /// Also lose the Redis group's state at random instants, as a restored older snapshot would
+    #[arg(long)]
+    pub flush_group: bool,
+    /// The seed of all instants; random if it is not given, and printed
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Run the optimized build
+    #[arg(long)]
+    pub release: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Bench {
+    /// How many entries each loop reads
+    #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1000..))]
+    pub entries: u64,
+    /// How often each loop runs, interleaved
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// Only the loops whose names contain this
+    #[arg(long)]
+    pub only: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Latency {
+    /// How many consumers are in the process
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub consumers: u32,
+    /// Entries appended per second
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub rate: u64,
+    /// For how many seconds
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: u64,
+}
+
+/// The processes that a task starts of itself.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Child {
+    /// Appends numbered entries, as many as each line of its standard input says
+    Produce(Produce),
+    /// Consumes until its standard input closes, and records each effect
+    Consume(Consume),
+    /// Appends entries that carry the time
+    Pace(Pace),
+    /// Consumes them, and prints how late they came
+    Fan(Fan),
+}
+
+/// Where the entries are.
+#[derive(Debug, Clone, Args)]
+pub struct Place {
+    #[arg(long, value_enum)]
+    pub backend: Backend,
+    /// A URL, or the path of a file
+    #[arg(long)]
+    pub at: String,
+    #[arg(long)]
+    pub stream: String,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Produce {
+    #[command(flatten)]
+    pub place: Place,
+    #[arg(long)]
+    pub seed: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Consume {
+    #[command(flatten)]
+    pub place: Place,
+    #[arg(long)]
+    pub group: String,
+    #[arg(long, value_enum)]
+    pub ownership: Ownership,
+    /// The file of effects, appended to
+    #[arg(long)]
+    pub effects: PathBuf,
+    /// The number of this process, for that file
+    #[arg(long)]
+    pub run: u32,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Pace {
+    #[command(flatten)]
+    pub place: Place,
+    #[arg(long)]
+    pub rate: u64,
+    #[arg(long)]
+    pub entries: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Fan {
+    #[command(flatten)]
+    pub place: Place,
+    #[arg(long)]
+    pub consumers: u32,
+    /// A group for each consumer, in place of one for all
+    #[arg(long)]
+    pub group_each: bool,
+    /// How many entries will come
+    #[arg(long)]
+    pub entries: u64,
+}

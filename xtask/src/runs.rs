@@ -1,0 +1,62 @@
+//! The tasks that run the library. They need its crates, which a plain `cargo xtask` leaves out to start quickly.
+
+use crate::{Result, cli::Task};
+
+/// Runs the task here if this program was built for that, else builds the one that is and hands over.
+pub fn run(task: Task) -> Result {
+    imp::run(task)
+}
+
+#[cfg(not(any()))]
+mod imp {
+    use std::{env, os::unix::process::CommandExt, process::Command};
+
+    use crate::{Result, build_dir, cargo, cli::Task};
+
+    pub fn run(task: Task) -> Result {
+        let release = match &task {
+            Task::Bench(_) | Task::Latency(_) => true,
+            Task::Crash(crash) => crash.release,
+            _ => false,
+        };
+        let profile = if release { "release" } else { "dev" };
+        // The features of the whole workspace, so that what the tests have built is used.
+        let build =
+            ["build", "--quiet", "--workspace", "--all-features", "--bin", "xtask", "--profile", profile];
+        if !cargo().args(build).status()?.success() {
+            return Err("the build failed".into());
+        }
+        let builds = build_dir()?;
+        let builds = builds.parent().ok_or("no folder of builds")?;
+        let program = builds.join(if release { "release" } else { "debug" }).join("xtask");
+        Err(Command::new(program).args(env::args_os().skip(1)).exec().into())
+    }
+}
+
+#[cfg(any())]
+mod imp {
+    use crate::{
+        Result, bench,
+        cli::{Child, Task},
+        crash,
+    };
+
+    pub fn run(task: Task) -> Result {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        // On a worker and not on the thread that blocks: each wake of that one crosses threads, which a benchmark would see.
+        runtime.block_on(runtime.spawn(dispatch(task)))?
+    }
+
+    async fn dispatch(task: Task) -> Result {
+        match task {
+            Task::Crash(args) => crash::run(&args).await,
+            Task::Bench(args) => bench::bench(&args).await,
+            Task::Latency(args) => bench::latency(&args).await,
+            Task::Child(Child::Produce(args)) => crash::produce(&args).await,
+            Task::Child(Child::Consume(args)) => crash::consume(&args).await,
+            Task::Child(Child::Pace(args)) => bench::pace(&args).await,
+            Task::Child(Child::Fan(args)) => bench::fan(&args).await,
+            Task::Test(_) | Task::Ci => Err("this task runs elsewhere".into()),
+        }
+    }
+}

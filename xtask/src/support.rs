@@ -1,0 +1,10 @@
+//! One way to start servers, for the tests and for the tasks.
+
+#![allow(dead_code, reason = "the tests use what the tasks do not")]
+
+#[path = "../../tests/support/process.rs"]
+pub mod process;
+#[path = "../../tests/support/resp.rs"]
+pub mod resp;
+#[path = "../../tests/support/server.rs"]
+pub mod server;
