@@ -3,13 +3,13 @@
 #![expect(clippy::disallowed_methods, reason = "tasks measure real time, and wait in it")]
 #![expect(unreachable_pub, reason = "in a binary nothing is reachable, and `pub` is easier to read")]
 
-#[cfg(any())]
+#[cfg(feature = "runs")]
 mod bench;
 mod ci;
 mod cli;
-#[cfg(any())]
+#[cfg(feature = "runs")]
 mod crash;
-#[cfg(any())]
+#[cfg(feature = "runs")]
 mod place;
 mod report;
 mod runs;

@@ -184,7 +184,9 @@ impl Scene<'_> {
         drop(consumer.process.child().stdin.take());
         let status = consumer.process.wait()?;
         while let Some(line) = consumer.lines.recv().await {
-            println!("  the last process            {line}");
+            if line != SETTLED && !line.starts_with(NAME) {
+                println!("  the last process            {line}");
+            }
         }
         if status.success() { Ok(()) } else { Err(format!("the last consumer failed: {status}").into()) }
     }
