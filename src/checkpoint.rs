@@ -440,7 +440,7 @@ pub fn check_version(version: &str) -> Result<()> {
 fn corrupt(message: &'static str) -> Error {
     Error::new(
         ErrorKind::Corrupt,
-        format!("{message}: look at the record, then restore it or reset the subscription"),
+        format!("{message}: look at the record, then restore it, or remove it to start anew"),
     )
 }
 

@@ -4,6 +4,8 @@
 #![expect(unreachable_pub, reason = "in a binary nothing is reachable, and `pub` is easier to read")]
 
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tidy;

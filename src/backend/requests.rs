@@ -371,8 +371,8 @@ impl Claim {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Claimed {
-    /// What now belongs to the caller. Entries that left the stream are among them, without fields, and stay pending until
-    /// they are acked.
+    /// What now belongs to the caller. Entries that left the stream are among them, without fields; they stay pending, for
+    /// the caller or for the dead, until they are acked.
     pub entries: Vec<PendingEntry>,
     /// Where to go on; `None` if the whole pending list was seen.
     pub next: Option<EntryId>,

@@ -194,8 +194,10 @@ pub(crate) async fn ack(
     let position = match holes(tx, &group).await? {
         Some(holes) => holes.position(group.last_delivered),
         None => match acked.iter().max() {
-            Some(&(ms, seq, ordinal)) => Position::at(codec::id(ms, seq)).with_ordinal(Some(count(ordinal))),
-            None => repeated(tx, subscription, &group, ids, exact).await?,
+            Some(&(ms, seq, ordinal)) if !exact => {
+                Position::at(codec::id(ms, seq)).with_ordinal(Some(count(ordinal)))
+            }
+            _ => repeated(tx, subscription, &group, ids, exact).await?,
         },
     };
     let incarnation = Incarnation::new(&group.incarnation)?;
@@ -210,8 +212,9 @@ async fn repeated(
     ids: &[EntryId],
     exact: bool,
 ) -> Result<Position, Fail> {
-    // Not simply the last delivered id: a group that was created anew, further on, has delivered nothing before it.
-    let at = ids.iter().max().map_or(group.last_delivered, |&id| id.min(group.last_delivered));
+    // All that was delivered is acked. Where nobody asked to count, what was asked is proof enough.
+    let asked = ids.iter().max().filter(|_| !exact);
+    let at = asked.map_or(group.last_delivered, |&id| id.min(group.last_delivered));
     let mut ordinal = if at == group.last_delivered { group.entries_read } else { None };
     if exact
         && ordinal.is_none()

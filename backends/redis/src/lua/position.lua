@@ -28,11 +28,9 @@ local function drained(stream, group, acked, greatest, count)
   if acked and not count then return { watermark = acked, ahead = '', drained = true } end
   local info = group_info(stream, group)
   local delivered = info['last-delivered-id']
-  local watermark = acked
-  if not watermark then
-    watermark = delivered
-    if greatest and compare_ids(greatest, delivered) < 0 then watermark = greatest end
-  end
+  -- All that was delivered is acked. Where nobody asked to count, what was asked is proof enough.
+  local watermark = delivered
+  if not count and greatest and compare_ids(greatest, delivered) < 0 then watermark = greatest end
   local ordinal
   local read = info['entries-read']
   -- The server's count belongs to the last delivered id and to no other.
