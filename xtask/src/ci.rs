@@ -1,7 +1,6 @@
 //! `cargo xtask ci`: what `.ci/run` runs.
 
 use std::{
-    env,
     process::Command,
     time::{Duration, Instant},
 };
@@ -67,7 +66,7 @@ fn clippy(what: &[&str]) -> Result {
 
 /// Another task, as its own process.
 fn task(args: &[&str]) -> Result {
-    succeed(Command::new(env::current_exe()?).current_dir(crate::root()).args(args))
+    succeed(Command::new(crate::this_program()?).current_dir(crate::root()).args(args))
 }
 
 /// A crash run of a quarter of a minute. The long form is for whoever changes what it proves.

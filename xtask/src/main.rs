@@ -59,6 +59,12 @@ fn cargo() -> Command {
     command
 }
 
+/// This very program, for another process of it: also when a build has put another one in its place meanwhile.
+fn this_program() -> io::Result<PathBuf> {
+    let running = Path::new("/proc/self/exe");
+    if running.exists() { Ok(running.to_owned()) } else { env::current_exe() }
+}
+
 /// The folder of the build that this program is from: `target/debug`.
 fn build_dir() -> io::Result<PathBuf> {
     let program = env::current_exe()?;

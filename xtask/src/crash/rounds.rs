@@ -225,7 +225,7 @@ impl Scene<'_> {
     }
 
     fn child(&self, task: &str) -> Result<Command> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(crate::this_program()?);
         command.args(["child", task]).args(place::arguments(&self.place));
         Ok(command)
     }
