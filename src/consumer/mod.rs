@@ -21,6 +21,8 @@ mod settle;
 mod tracker;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 pub use builder::{Builder, Consumer};

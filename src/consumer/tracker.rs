@@ -208,7 +208,10 @@ impl Tracker {
             open = !slot.settled;
         }
         if unread.is_some() {
-            holes.extend(self.ahead.holes().iter().filter(|hole| hole.first > self.read()));
+            // A run of unsettled entries may have been read in part.
+            let next = self.read().next().unwrap_or(EntryId::MAX);
+            let rest = self.ahead.holes().iter().filter(|hole| hole.last >= next);
+            holes.extend(rest.map(|hole| IdRange { first: hole.first.max(next), last: hole.last }));
         }
         SettledAhead::from_ranges(top, holes)
     }

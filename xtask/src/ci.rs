@@ -1,7 +1,6 @@
 //! `cargo xtask ci`: what `.ci/run` runs.
 
 use std::{
-    env,
     process::Command,
     time::{Duration, Instant},
 };
@@ -25,6 +24,12 @@ const STEPS: &[Step] = &[
     }),
     ("dependencies", dependencies),
     ("licences", licences),
+    ("crash on redis, short", || crash(&["--backend", "redis"])),
+    ("crash on sqlite, short", || crash(&["--backend", "sqlite"])),
+    ("lost groups, short", || {
+        crash(&["--backend", "redis", "--ownership", "shared", "--destroy-group", "--flush-group"])
+    }),
+    // Last, so that its count of tests is near the end of the output.
     ("test", || task(&["test"])),
 ];
 
@@ -61,7 +66,12 @@ fn clippy(what: &[&str]) -> Result {
 
 /// Another task, as its own process.
 fn task(args: &[&str]) -> Result {
-    succeed(Command::new(env::current_exe()?).current_dir(crate::root()).args(args))
+    succeed(Command::new(crate::this_program()?).current_dir(crate::root()).args(args))
+}
+
+/// A crash run of a quarter of a minute. The long form is for whoever changes what it proves.
+fn crash(args: &[&str]) -> Result {
+    task(&[&["crash", "--rounds", "4", "--entries", "12000"], args].concat())
 }
 
 /// Who may depend on whom: the core on no driver, no backend on another's.

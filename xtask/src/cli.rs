@@ -74,6 +74,9 @@ pub struct Crash {
     /// Also lose the Redis group's state at random instants, as a restored older snapshot would
     #[arg(long)]
     pub flush_group: bool,
+    /// Also cut all connections to Redis at random instants
+    #[arg(long)]
+    pub cut_connections: bool,
     /// The seed of all instants; random if it is not given, and printed
     #[arg(long)]
     pub seed: Option<u64>,

@@ -3,13 +3,13 @@
 #![expect(clippy::disallowed_methods, reason = "tasks measure real time, and wait in it")]
 #![expect(unreachable_pub, reason = "in a binary nothing is reachable, and `pub` is easier to read")]
 
-#[cfg(any())]
+#[cfg(feature = "runs")]
 mod bench;
 mod ci;
 mod cli;
-#[cfg(any())]
+#[cfg(feature = "runs")]
 mod crash;
-#[cfg(any())]
+#[cfg(feature = "runs")]
 mod place;
 mod report;
 mod runs;
@@ -57,6 +57,12 @@ fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
+}
+
+/// This very program, for another process of it: also when a build has put another one in its place meanwhile.
+fn this_program() -> io::Result<PathBuf> {
+    let running = Path::new("/proc/self/exe");
+    if running.exists() { Ok(running.to_owned()) } else { env::current_exe() }
 }
 
 /// The folder of the build that this program is from: `target/debug`.

@@ -7,7 +7,7 @@ pub fn run(task: Task) -> Result {
     imp::run(task)
 }
 
-#[cfg(not(any()))]
+#[cfg(not(feature = "runs"))]
 mod imp {
     use std::{env, os::unix::process::CommandExt, process::Command};
 
@@ -33,7 +33,7 @@ mod imp {
     }
 }
 
-#[cfg(any())]
+#[cfg(feature = "runs")]
 mod imp {
     use crate::{
         Result, bench,

@@ -74,7 +74,7 @@ impl Servers {
 }
 
 /// A Redis server of one's own, for a task that kills it or measures it.
-#[cfg(any())]
+#[cfg(feature = "runs")]
 pub fn private_redis() -> Result<RedisServer> {
     let binary =
         redis_binary().or_else(install).ok_or("this needs `redis-server` on the PATH, or in REDIS_SERVER")?;

@@ -61,7 +61,7 @@ pub async fn latency(args: &Latency) -> Result {
 }
 
 fn child(task: &str, place: &Place, entries: u64) -> io::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(crate::this_program()?);
     command.args(["child", task]).args(place::arguments(place)).args(["--entries", &entries.to_string()]);
     command.stdin(Stdio::null());
     Ok(command)

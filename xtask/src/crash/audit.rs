@@ -63,6 +63,8 @@ pub struct Verdict {
     pub duplicates: u64,
     /// How many there may be: what was handled and not in the checkpoint at the faults, or in flight.
     pub duplicates_max: u64,
+    /// How many of them a process handled that had handled the entry itself. A lost group may cause that; a kill cannot.
+    pub by_the_same: u64,
     /// Entries that were handled although the checkpoint already said that they were settled.
     pub settled_again: Vec<Again>,
     /// Watermarks that were seen after a higher one.
@@ -100,12 +102,13 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "  lost                        {}", some(&self.lost))?;
-        writeln!(f, "  never appended              {}", some(&self.invented))?;
-        writeln!(f, "  duplicates                  {} (at most {})", self.duplicates, self.duplicates_max)?;
-        writeln!(f, "  settled, and handled again  {}", some(&self.settled_again))?;
-        writeln!(f, "  watermark seen lower        {}", some(&self.lower))?;
-        write!(f, "  out of order                {}", some(&self.disordered))
+        writeln!(f, "  lost                         {}", some(&self.lost))?;
+        writeln!(f, "  never appended               {}", some(&self.invented))?;
+        writeln!(f, "  duplicates                   {} (at most {})", self.duplicates, self.duplicates_max)?;
+        writeln!(f, "  of these by the same process {}", self.by_the_same)?;
+        writeln!(f, "  settled, and handled again   {}", some(&self.settled_again))?;
+        writeln!(f, "  watermark seen lower         {}", some(&self.lower))?;
+        write!(f, "  out of order                 {}", some(&self.disordered))
     }
 }
 
@@ -140,9 +143,11 @@ pub fn read_effects(text: &str) -> Result<Vec<Effect>, String> {
 /// Holds the evidence against the guarantees.
 pub fn audit(evidence: &Evidence<'_>) -> Verdict {
     let mut handled = HashSet::new();
-    let mut duplicates = 0;
+    let mut handled_by = HashSet::new();
+    let (mut duplicates, mut by_the_same) = (0, 0);
     for effect in evidence.effects {
         duplicates += u64::from(!handled.insert(effect.number));
+        by_the_same += u64::from(!handled_by.insert((effect.run, effect.number)));
     }
     let known = 1..=evidence.entries;
     let mut invented: Vec<_> = handled.iter().copied().filter(|n| !known.contains(n)).collect();
@@ -151,6 +156,7 @@ pub fn audit(evidence: &Evidence<'_>) -> Verdict {
         lost: known.filter(|n| !handled.contains(n)).collect(),
         invented,
         duplicates,
+        by_the_same,
         duplicates_max: evidence.faults.iter().map(|fault| may_repeat(evidence.effects, fault)).sum(),
         settled_again: settled_again(evidence),
         lower: lower(evidence.sightings),
@@ -279,6 +285,7 @@ mod tests {
         let effects = effects(&[(1, 1), (1, 2), (1, 2), (1, 3), (1, 4)]);
         let verdict = verdict(Ownership::Shared, &effects, &[], &[]);
         assert_eq!((verdict.duplicates, verdict.duplicates_max, verdict.holds()), (1, 0, false));
+        assert_eq!(verdict.by_the_same, 1);
     }
 
     #[test]

@@ -26,8 +26,9 @@ const RECOVERY_MAX: Duration = Duration::from_secs(5);
 
 /// Runs the scene for each ownership and prints what was found.
 pub async fn run(args: &Crash) -> Result {
-    if args.backend != Backend::Redis && (args.destroy_group || args.flush_group) {
-        return Err("--destroy-group and --flush-group are for --backend redis".into());
+    let disturbed = args.destroy_group || args.flush_group || args.cut_connections;
+    if args.backend != Backend::Redis && disturbed {
+        return Err("--destroy-group, --flush-group and --cut-connections are for --backend redis".into());
     }
     if args.entries <= u64::from(args.rounds) {
         return Err("each round needs an entry: more --entries, or fewer --rounds".into());
@@ -70,7 +71,7 @@ async fn one(args: &Crash, ownership: Ownership, seed: u64) -> Result<bool> {
         place: Place { backend: args.backend, at, stream: "crash".to_owned() },
         group: "auditors".to_owned(),
         effects: folder.path().join("effects"),
-        server: server.as_ref().filter(|_| ownership == Ownership::Shared),
+        server: server.as_ref(),
     };
     let outcome = scene.play().await;
     if outcome.is_err() {
@@ -85,7 +86,11 @@ async fn one(args: &Crash, ownership: Ownership, seed: u64) -> Result<bool> {
         sightings: &outcome.sightings,
         faults: &outcome.faults,
     });
-    Ok(print(&outcome, &verdict))
+    let holds = print(&outcome, &verdict);
+    if !holds {
+        println!("  the effects are in           {}", folder.keep().join("effects").display());
+    }
+    Ok(holds)
 }
 
 fn show_log(server: Option<&RedisServer>) {
@@ -101,13 +106,13 @@ fn print(outcome: &Outcome, verdict: &Verdict) -> bool {
     let median = recoveries.get(recoveries.len() / 2).copied().unwrap_or_default();
     println!("{verdict}");
     println!(
-        "  restart to first settled    median {median:.2?}, slowest {slowest:.2?} (at most {RECOVERY_MAX:?}), of {}",
+        "  restart to first settled     median {median:.2?}, slowest {slowest:.2?} (at most {RECOVERY_MAX:?}), of {}",
         recoveries.len()
     );
     println!(
-        "  kills {}, groups lost {}, checkpoints seen {}",
+        "  kills {}, groups lost or connections cut {}, checkpoints seen {}",
         outcome.kills,
-        outcome.groups_lost,
+        outcome.disturbances,
         outcome.sightings.len()
     );
     let holds = verdict.holds() && slowest <= RECOVERY_MAX;

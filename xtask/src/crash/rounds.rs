@@ -26,7 +26,7 @@ use crate::{
     Result,
     cli::{Crash, Ownership, Place},
     place,
-    support::{process::Guarded, server::RedisServer},
+    support::{process::Guarded, resp::Connection, server::RedisServer},
 };
 
 /// Longer than any restart may take, so that a slow one is measured and reported, not cut off.
@@ -46,7 +46,7 @@ pub struct Scene<'a> {
     pub group: String,
     /// The file that the handlers append to.
     pub effects: PathBuf,
-    /// The server whose group may be lost.
+    /// The server, if it is one that can be disturbed.
     pub server: Option<&'a RedisServer>,
 }
 
@@ -58,7 +58,8 @@ pub struct Outcome {
     /// From the start of a process to the first settled entry.
     pub recoveries: Vec<Duration>,
     pub kills: u32,
-    pub groups_lost: u32,
+    /// How often something was taken from a consumer that worked.
+    pub disturbances: u32,
 }
 
 impl Scene<'_> {
@@ -103,7 +104,7 @@ impl Scene<'_> {
             consumer.settled(RESTART_LIMIT).await?;
             outcome.recoveries.push(start.elapsed());
             time::sleep(Duration::from_micros(random.u64(0..300_000))).await;
-            self.lose_group(observer, random, outcome).await?;
+            self.disturb(observer, random, outcome).await?;
             time::sleep(Duration::from_micros(random.u64(0..300_000))).await;
         }
         if let Some(status) = consumer.process.try_wait()? {
@@ -134,28 +135,36 @@ impl Scene<'_> {
         Ok(Subscription::new(&self.place.stream, &self.group)?)
     }
 
-    /// Destroys the group, or sets it back to where it was long ago, while the consumer works.
-    async fn lose_group(&self, observer: &Observer, random: &mut Rng, outcome: &mut Outcome) -> Result {
-        let Some(server) = self.server else { return Ok(()) };
-        let destroy = match (self.args.destroy_group, self.args.flush_group) {
-            (false, false) => return Ok(()),
-            (true, true) => random.bool(),
-            (destroy, _) => destroy,
-        };
-        outcome.faults.push(Fault::Unsaved { seen: observer.look().await?, in_flight: IN_FLIGHT_MAX });
-        outcome.groups_lost += 1;
+    /// Takes something from a consumer that works: its group, the group's memory of where it was, its
+    /// connections.
+    async fn disturb(&self, observer: &Observer, random: &mut Rng, outcome: &mut Outcome) -> Result {
         let (stream, group) = (self.place.stream.as_str(), self.group.as_str());
-        let mut connection = server.connect()?;
-        let mut run = |command: &[&str]| match connection.run(command)? {
-            reply if reply.is_error() => Err(format!("{}: {reply}", command.join(" ")).into()),
-            _ => Result::Ok(()),
-        };
-        run(&["MULTI"])?;
-        run(&["XGROUP", "DESTROY", stream, group])?;
-        if !destroy {
-            run(&["XGROUP", "CREATE", stream, group, "0"])?;
+        let destroy = ["XGROUP", "DESTROY", stream, group];
+        let recreate = ["XGROUP", "CREATE", stream, group, "0"];
+        let mut choices: Vec<Vec<&[&str]>> = Vec::new();
+        if self.args.destroy_group && self.ownership == Ownership::Shared {
+            choices.push(vec![&destroy]);
         }
-        run(&["EXEC"])
+        if self.args.flush_group && self.ownership == Ownership::Shared {
+            choices.push(vec![&["MULTI"], &destroy, &recreate, &["EXEC"]]);
+        }
+        if self.args.cut_connections {
+            choices.push(Vec::new());
+        }
+        let (Some(server), Some(choice)) = (self.server, random.choice(&choices)) else { return Ok(()) };
+        outcome.faults.push(Fault::Unsaved { seen: observer.look().await?, in_flight: IN_FLIGHT_MAX });
+        outcome.disturbances += 1;
+        let mut connection = server.connect()?;
+        if choice.is_empty() {
+            return cut_readers(&mut connection);
+        }
+        for command in choice {
+            let reply = connection.run(command)?;
+            if reply.is_error() {
+                return Err(format!("{}: {reply}", command.join(" ")).into());
+            }
+        }
+        Ok(())
     }
 
     /// Lets a last consumer do all that is left, and stops it as a user would.
@@ -184,7 +193,9 @@ impl Scene<'_> {
         drop(consumer.process.child().stdin.take());
         let status = consumer.process.wait()?;
         while let Some(line) = consumer.lines.recv().await {
-            println!("  the last process            {line}");
+            if line != SETTLED && !line.starts_with(NAME) {
+                println!("  the last process             {line}");
+            }
         }
         if status.success() { Ok(()) } else { Err(format!("the last consumer failed: {status}").into()) }
     }
@@ -214,10 +225,26 @@ impl Scene<'_> {
     }
 
     fn child(&self, task: &str) -> Result<Command> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(crate::this_program()?);
         command.args(["child", task]).args(place::arguments(&self.place));
         Ok(command)
     }
+}
+
+/// Cuts the connections that read or settle. The producer's and the observer's do neither, and must not be cut: an append
+/// whose reply is lost would have to be taken for a duplicate.
+fn cut_readers(connection: &mut Connection) -> Result {
+    let clients = connection.run(&["CLIENT", "LIST", "TYPE", "normal"])?.text();
+    for client in clients.lines() {
+        let field = |name: &str| client.split(' ').find_map(|field| field.strip_prefix(name));
+        let command = field("cmd=").unwrap_or_default();
+        if let Some(id) = field("id=")
+            && ["xreadgroup", "xread", "evalsha", "eval"].contains(&command)
+        {
+            connection.run(&["CLIENT", "KILL", "ID", id])?;
+        }
+    }
+    Ok(())
 }
 
 /// A consumer and what it says.

@@ -1,0 +1,411 @@
+//! Properties of the machine and its tracker, over random completions, failures, crashes, redeliveries and lost replies.
+//!
+//! The world around the machine is a model: a stream, a group, a durable checkpoint, and lanes that finish in any order. The
+//! entries that a handler has succeeded with are what the guarantees are held against.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use proptest::{
+    prelude::*,
+    test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner},
+};
+
+use super::{
+    CheckpointPolicy,
+    ledger::{Held, Ledger, Save},
+    machine::{Action, Event, Finished, Limits, Machine},
+    policy::SavePolicy,
+    queue::{Order, Queue},
+    tracker::{Mutant, Tracker},
+};
+use crate::{Backoff, Delivery, Entry, EntryId, Fields, Position};
+
+/// What the world may do next.
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    Append(u8),
+    /// Answer the read that was asked for, with at most so many.
+    Read(u8),
+    /// Bring some again that were delivered before.
+    Redeliver(u8),
+    /// The nth lane finishes its next delivery.
+    Done(u8),
+    Fail(u8),
+    Saved,
+    /// It is durable, but nobody learns it.
+    SavedReplyLost,
+    NotSaved,
+    Time(u8),
+    Crash,
+    /// Shared: the group is lost and created at the checkpoint.
+    GroupLost,
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        2 => (1u8..9).prop_map(Op::Append),
+        6 => (1u8..9).prop_map(Op::Read),
+        1 => any::<u8>().prop_map(Op::Redeliver),
+        12 => any::<u8>().prop_map(Op::Done),
+        2 => any::<u8>().prop_map(Op::Fail),
+        5 => Just(Op::Saved),
+        1 => Just(Op::SavedReplyLost),
+        1 => Just(Op::NotSaved),
+        3 => (1u8..50).prop_map(Op::Time),
+        1 => Just(Op::Crash),
+        1 => Just(Op::GroupLost),
+    ]
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Ordering {
+    Strict,
+    Unordered,
+    Keyed,
+}
+
+#[derive(Debug, Clone)]
+struct Case {
+    shared: bool,
+    ordering: Ordering,
+    policy: CheckpointPolicy,
+    ops: Vec<Op>,
+}
+
+fn any_case(shared: bool) -> impl Strategy<Value = Case> {
+    let ordering = prop_oneof![Just(Ordering::Strict), Just(Ordering::Unordered), Just(Ordering::Keyed)];
+    let policy = prop_oneof![
+        Just(CheckpointPolicy::Coalesced),
+        Just(CheckpointPolicy::EveryAck),
+        Just(CheckpointPolicy::Entries(3)),
+        Just(CheckpointPolicy::Interval(Duration::from_millis(20))),
+    ];
+    (ordering, policy, proptest::collection::vec(any_op(), 10..80))
+        .prop_map(move |(ordering, policy, ops)| Case { shared, ordering, policy, ops })
+}
+
+const KEYS: u64 = 3;
+
+struct Lane {
+    key: Option<u64>,
+    chunk: VecDeque<Delivery>,
+}
+
+struct World {
+    case: Case,
+    mutant: Option<Mutant>,
+    machine: Machine,
+    now: Duration,
+    stream: Vec<EntryId>,
+    /// What a handler has succeeded with, and how often.
+    handled: BTreeMap<EntryId, u32>,
+    /// What handlers were called with for the first time since the last crash, in order.
+    called: Vec<EntryId>,
+    /// What they have succeeded with since then.
+    succeeded: BTreeSet<EntryId>,
+    /// Whether the group was lost since then.
+    group_lost: bool,
+    lanes: Vec<Lane>,
+    read: Option<usize>,
+    save: Option<Save>,
+    cursor: EntryId,
+    /// The group of a shared subscription.
+    pending: BTreeSet<EntryId>,
+    /// The durable checkpoint.
+    stored: Position,
+    /// The last crash, or loss of the group, came when this was stored.
+    resumed: Position,
+}
+
+fn machine(case: &Case, stored: &Position, mutant: Option<Mutant>) -> Machine {
+    let ledger = if case.shared {
+        Ledger::Shared(Held::new(stored.clone()))
+    } else {
+        let mut tracker = Tracker::new(stored.clone());
+        tracker.mutant = mutant;
+        Ledger::Exclusive { tracker, ahead_bytes_max: 200, unsaved: 0 }
+    };
+    let limits = Limits {
+        read_entries_max: 8,
+        in_flight_entries_max: 16,
+        in_flight_bytes_max: 1 << 20,
+        window_entries_max: 40,
+        attempts_max: u32::MAX,
+        retry: Backoff {
+            first: Duration::from_millis(5),
+            max: Duration::from_millis(5),
+            ..Backoff::default()
+        },
+    };
+    let order = match case.ordering {
+        Ordering::Strict => Order::strict(),
+        Ordering::Unordered => Order::Unordered { lanes: 4 },
+        Ordering::Keyed => Order::Keyed { lanes: 4, key: Arc::new(|delivery| delivery.id().ms % KEYS) },
+    };
+    Machine::new(limits, ledger, Queue::new(order), SavePolicy::new(case.policy))
+}
+
+impl World {
+    fn new(case: Case, mutant: Option<Mutant>) -> Self {
+        let stored = Position::default();
+        let mut world = Self {
+            machine: machine(&case, &stored, mutant),
+            case,
+            mutant,
+            now: Duration::ZERO,
+            stream: Vec::new(),
+            handled: BTreeMap::new(),
+            called: Vec::new(),
+            succeeded: BTreeSet::new(),
+            group_lost: false,
+            lanes: Vec::new(),
+            read: None,
+            save: None,
+            cursor: EntryId::ZERO,
+            pending: BTreeSet::new(),
+            resumed: stored.clone(),
+            stored,
+        };
+        world.feed(Event::Tick);
+        world
+    }
+
+    fn feed(&mut self, event: Event<()>) {
+        let mut actions = Vec::new();
+        self.machine.on(event, self.now, &mut actions);
+        for action in actions {
+            match action {
+                Action::Read { limit } => self.read = Some(limit),
+                Action::Start { key, deliveries } => {
+                    self.lanes.push(Lane { key, chunk: deliveries.into() });
+                }
+                Action::Save(save) => self.save = Some(save),
+                Action::Exhausted { .. } | Action::Drained => {
+                    unreachable!("attempts are not limited, nobody stops")
+                }
+            }
+        }
+    }
+
+    fn deliveries(ids: impl IntoIterator<Item = EntryId>) -> Vec<Delivery> {
+        let fields = |id: EntryId| Fields::from_iter([("n", id.to_string())]);
+        ids.into_iter().map(|id| Delivery::new(Entry::new(id, fields(id)), 1)).collect()
+    }
+
+    fn step(&mut self, op: Op) -> Result<(), TestCaseError> {
+        match op {
+            Op::Append(count) => {
+                for _ in 0..count {
+                    let last = self.stream.last().map_or(0, |id| id.ms);
+                    self.stream.push(EntryId::new(last + 1 + (last % 3), 0));
+                }
+            }
+            Op::Read(most) => {
+                let Some(limit) = self.read.take() else { return Ok(()) };
+                let cursor = self.cursor;
+                let new: Vec<_> = self
+                    .stream
+                    .iter()
+                    .copied()
+                    .filter(|&id| id > cursor)
+                    .take(limit.min(most.into()))
+                    .collect();
+                self.cursor = new.last().copied().unwrap_or(cursor);
+                self.pending.extend(new.iter().filter(|_| self.case.shared));
+                self.feed(Event::Read(Self::deliveries(new)));
+            }
+            Op::Redeliver(nth) => {
+                let seen = self.stream.iter().copied().filter(|&id| id <= self.cursor);
+                // A group brings again only what is pending.
+                let again: Vec<_> =
+                    seen.filter(|id| !self.case.shared || self.pending.contains(id)).collect();
+                if let Some(&id) = again.get(usize::from(nth) % again.len().max(1)) {
+                    self.feed(Event::Recovered(Self::deliveries([id])));
+                }
+            }
+            Op::Done(nth) => self.finish(nth, true)?,
+            Op::Fail(nth) => self.finish(nth, false)?,
+            Op::Saved | Op::SavedReplyLost | Op::NotSaved => {
+                let Some(save) = self.save.take() else { return Ok(()) };
+                if !matches!(op, Op::NotSaved) {
+                    self.apply(&save)?;
+                }
+                let event = if matches!(op, Op::Saved) {
+                    Event::Saved(save)
+                } else {
+                    Event::NotSaved(save, self.now)
+                };
+                self.feed(event);
+            }
+            Op::Time(ms) => {
+                self.now += Duration::from_millis(ms.into());
+                self.feed(Event::Tick);
+            }
+            Op::Crash => self.crash(),
+            Op::GroupLost if self.case.shared => {
+                // What was in flight is acked to no avail, so from here on an entry above the checkpoint may come twice.
+                self.group_lost = true;
+                self.pending.clear();
+                self.cursor = self.stored.watermark;
+                self.resumed = self.stored.clone();
+                self.feed(Event::Resumed(self.stored.clone()));
+            }
+            Op::GroupLost => {}
+        }
+        Ok(())
+    }
+
+    fn crash(&mut self) {
+        self.machine = machine(&self.case, &self.stored, self.mutant);
+        (self.lanes, self.read, self.save) = (Vec::new(), None, None);
+        self.called.clear();
+        self.succeeded.clear();
+        self.group_lost = false;
+        self.resumed = self.stored.clone();
+        if self.case.shared {
+            // Its own pending entries first, then new ones.
+            self.feed(Event::Recovered(Self::deliveries(self.pending.clone())));
+        } else {
+            self.cursor = self.stored.watermark;
+            self.feed(Event::Tick);
+        }
+    }
+
+    fn finish(&mut self, nth: u8, success: bool) -> Result<(), TestCaseError> {
+        if self.lanes.is_empty() {
+            return Ok(());
+        }
+        let nth = usize::from(nth) % self.lanes.len();
+        let lane = &mut self.lanes[nth];
+        let delivery = lane.chunk.pop_front().expect("a lane that is empty is gone");
+        let id = delivery.id();
+        prop_assert!(!self.resumed.settles(id), "G5: {} was settled and came again", id);
+        let first = !success || self.succeeded.insert(id) || self.group_lost;
+        prop_assert!(first, "G5: {} was handled twice by one process", id);
+        if delivery.attempt == 1 {
+            self.called.push(id);
+        }
+        let mut finished = Vec::new();
+        if success {
+            *self.handled.entry(delivery.id()).or_default() += 1;
+            finished.push(Finished::Done(delivery.id(), delivery.fields().size() as u64));
+        } else {
+            let rest = lane.chunk.drain(..).collect();
+            finished.push(Finished::Failed { deliveries: vec![delivery], error: (), reject: false, rest });
+        }
+        if lane.chunk.is_empty() {
+            let lane = self.lanes.swap_remove(nth);
+            finished.push(Finished::Idle { key: lane.key, rest: Vec::new() });
+        }
+        self.feed(Event::Finished(finished));
+        self.in_order()
+    }
+
+    /// A save takes effect in the stores.
+    fn apply(&mut self, save: &Save) -> Result<(), TestCaseError> {
+        let position = match &save.position {
+            Some(position) => Some(position.clone()),
+            None => {
+                for id in &save.ids {
+                    prop_assert!(self.handled.contains_key(id), "G1: {} is acked and was not handled", id);
+                    self.pending.remove(id);
+                }
+                let pending: Vec<_> = self.pending.iter().copied().collect();
+                Position::of_group(&pending, Some(self.cursor))
+            }
+        };
+        let Some(position) = position else { return Ok(()) };
+        if let Some(merged) = position.merged_into(&self.stored) {
+            prop_assert!(merged.watermark >= self.stored.watermark, "G3");
+            self.stored = merged;
+        }
+        for &id in self.stream.iter().filter(|&&id| self.stored.settles(id)) {
+            prop_assert!(self.handled.contains_key(&id), "G2: {} is settled and was not handled", id);
+        }
+        Ok(())
+    }
+
+    /// G10: a new delivery comes behind those before it, in the stream or of its key.
+    fn in_order(&self) -> Result<(), TestCaseError> {
+        let Some((&last, before)) = self.called.split_last() else { return Ok(()) };
+        let behind =
+            |same: fn(u64) -> u64| before.iter().rev().find(|id| same(id.ms) == same(last.ms)).copied();
+        let previous = match self.case.ordering {
+            // Entries of a shared subscription come again behind later ones.
+            _ if self.case.shared => None,
+            Ordering::Strict => behind(|_| 0),
+            Ordering::Keyed => behind(|ms| ms % KEYS),
+            Ordering::Unordered => None,
+        };
+        prop_assert!(previous < Some(last), "G10: {} was handled behind {:?}", last, previous);
+        Ok(())
+    }
+
+    /// Lets the world go on without mishap: all must be handled and saved.
+    fn settle_down(&mut self) -> Result<(), TestCaseError> {
+        for _ in 0..10_000 {
+            let all = self.stream.last().is_none_or(|&last| self.stored.settles(last))
+                && self.stream.iter().all(|&id| self.stored.settles(id));
+            if all {
+                return Ok(());
+            }
+            self.step(Op::Read(8))?;
+            self.step(Op::Done(0))?;
+            self.step(Op::Saved)?;
+            self.step(Op::Time(10))?;
+        }
+        let missing: Vec<_> = self.stream.iter().filter(|&&id| !self.stored.settles(id)).collect();
+        Err(TestCaseError::fail(format!("G1: a stall, with these not settled: {missing:?}")))
+    }
+}
+
+fn holds(case: Case, mutant: Option<Mutant>) -> Result<(), TestCaseError> {
+    let mut world = World::new(case.clone(), mutant);
+    for op in case.ops {
+        world.step(op)?;
+    }
+    world.settle_down()?;
+    for id in &world.stream {
+        prop_assert!(world.handled.contains_key(id), "G1: {} was lost", id);
+    }
+    Ok(())
+}
+
+fn runner(cases: u32) -> TestRunner {
+    TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() })
+}
+
+fn run(shared: bool) {
+    let result = runner(10_000).run(&any_case(shared), |case| holds(case, None));
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn g2_g3_g5_g10_exclusive() {
+    run(false);
+}
+
+#[test]
+fn g1_g2_g3_g5_shared() {
+    run(true);
+}
+
+#[test]
+fn each_broken_tracker_is_caught() {
+    for mutant in [Mutant::HighestSettled, Mutant::ForgetAhead, Mutant::AdmitTwice, Mutant::OffByOne] {
+        // The same cases each time, so that this test does not depend on luck.
+        let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+        let config =
+            Config { cases: 5_000, failure_persistence: None, max_shrink_iters: 0, ..Config::default() };
+        let mut runner = TestRunner::new_with_rng(config, rng);
+        let result = runner.run(&any_case(false), |case| holds(case, Some(mutant)));
+        let Err(TestError::Fail(reason, _)) = result else { panic!("{mutant:?} was not caught: {result:?}") };
+        println!("{mutant:?}: {reason}");
+    }
+}
