@@ -6,6 +6,10 @@
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod delivery;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tidy;

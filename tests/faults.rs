@@ -1,0 +1,119 @@
+//! G14, G16: what a broken connection or an outage may not lose.
+
+use std::{sync::Arc, time::Duration};
+
+use highwater::Ownership;
+use highwater_redis::Redis;
+
+use crate::{
+    delivery::{Place, Running, Seen},
+    support::{RedisServer, TcpProxy, eventually},
+};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn both() -> [Ownership; 2] {
+    [Ownership::Shared, Ownership::Exclusive]
+}
+
+/// A place whose every connection goes through a proxy.
+async fn behind_proxy() -> (Place, TcpProxy, RedisServer) {
+    let server = RedisServer::start();
+    let proxy = TcpProxy::start(server.addr()).await;
+    let redis = Arc::new(Redis::connect(&proxy.url()).await.unwrap());
+    (Place::new(redis.clone(), redis), proxy, server)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g14_a_read_whose_reply_was_lost_loses_nothing() {
+    for (ownership, command) in [(Ownership::Shared, "XREADGROUP"), (Ownership::Exclusive, "XREAD")] {
+        let (place, proxy, _server) = behind_proxy().await;
+        place.append(1).await;
+        let seen = Seen::default();
+        let running = Running::start(place.builder(ownership), seen.handler());
+        place.until_all_settled().await;
+        proxy.lose_reply_to(command);
+        place.append(20).await;
+        proxy.triggered(1).await;
+        place.until_all_settled().await;
+        let report = running.stop().await;
+        let expected: Vec<_> = std::iter::once(1).chain(1..=20).collect();
+        assert_eq!(seen.numbers(), expected, "{ownership:?}");
+        assert!(report.reconnects >= 1, "{report:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g16_every_connection_cut_again_and_again_loses_nothing() {
+    for ownership in both() {
+        let (place, proxy, server) = behind_proxy().await;
+        let seen = Seen::default();
+        let running = Running::start(place.builder(ownership), seen.handler());
+        let direct = Arc::new(Redis::connect(&server.url()).await.unwrap());
+        let feeder = Place { subscription: place.subscription.clone(), ..Place::new(direct.clone(), direct) };
+        for round in 1..=10 {
+            feeder.append(100).await;
+            proxy.cut();
+            eventually("it goes on", LIMIT, async || {
+                let mut numbers = seen.numbers();
+                numbers.sort_unstable();
+                numbers.chunk_by(|a, b| a == b).all(|same| same.len() >= round) && !numbers.is_empty()
+            })
+            .await;
+        }
+        place.until_all_settled().await;
+        running.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g16_a_server_that_restarts_is_waited_for() {
+    for ownership in both() {
+        let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+        let redis = Arc::new(Redis::connect(&server.url()).await.unwrap());
+        let place = Place::new(redis.clone(), redis);
+        place.append(10).await;
+        let seen = Seen::default();
+        let running = Running::start(place.builder(ownership), seen.handler());
+        place.until_all_settled().await;
+        server.kill();
+        server.restart().unwrap();
+        eventually("the server is back", LIMIT, async || {
+            place.checkpoints.load(&place.subscription).await.is_ok_and(|checkpoint| checkpoint.is_some())
+        })
+        .await;
+        place.append(10).await;
+        place.until_all_settled().await;
+        let report = running.stop().await;
+        let expected: Vec<_> = (1..=10).chain(1..=10).collect();
+        assert_eq!(seen.numbers(), expected, "{ownership:?}");
+        assert!(report.reconnects < 50, "no hot loop: {report:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g16_a_frozen_server_is_waited_for() {
+    for ownership in both() {
+        let (place, proxy, server) = behind_proxy().await;
+        let direct = Arc::new(Redis::connect(&server.url()).await.unwrap());
+        let feeder = Place { subscription: place.subscription.clone(), ..Place::new(direct.clone(), direct) };
+        feeder.append(5).await;
+        let seen = Seen::default();
+        let running = Running::start(place.builder(ownership), seen.handler());
+        feeder.until_all_settled().await;
+        // Half open: nothing answers, nothing closes.
+        proxy.stall(true);
+        eventually("the lease would have run out", LIMIT, {
+            let frozen = std::time::Instant::now();
+            async move || frozen.elapsed() > Duration::from_secs(4)
+        })
+        .await;
+        proxy.stall(false);
+        proxy.cut();
+        feeder.append(5).await;
+        feeder.until_all_settled().await;
+        running.stop().await;
+        let expected: Vec<_> = (1..=5).chain(1..=5).collect();
+        assert_eq!(seen.numbers(), expected, "{ownership:?}");
+    }
+}
