@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests measure real time, and wait in it")]
 #![expect(unreachable_pub, reason = "in a binary nothing is reachable, and `pub` is easier to read")]
 
-#[cfg(test)]
+#[cfg(all(test, feature = "conformance"))]
 mod conformance;
 #[cfg(test)]
 mod delivery;
