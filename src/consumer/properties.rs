@@ -115,6 +115,8 @@ struct World {
     cursor: EntryId,
     /// The group of a shared subscription.
     pending: BTreeSet<EntryId>,
+    /// What a read of the pending list, whose reply is under way, has found.
+    snapshot: Option<BTreeSet<EntryId>>,
     /// The durable checkpoint.
     stored: Position,
     /// The last crash, or loss of the group, came when this was stored.
@@ -167,6 +169,7 @@ impl World {
             save: None,
             cursor: EntryId::ZERO,
             pending: BTreeSet::new(),
+            snapshot: None,
             resumed: stored.clone(),
             stored,
         };
@@ -218,6 +221,16 @@ impl World {
                 self.pending.extend(new.iter().filter(|_| self.case.shared));
                 self.feed(Event::Read(Self::deliveries(new)));
             }
+            // A read of pending entries is of an instant: acks may come between that and its reply.
+            Op::Redeliver(_) if self.case.shared && self.snapshot.is_none() => {
+                self.machine.ledger_mut().recovering(true);
+                self.snapshot = Some(self.pending.clone());
+            }
+            Op::Redeliver(_) if self.case.shared => {
+                let snapshot = self.snapshot.take().unwrap_or_default();
+                self.feed(Event::Recovered(Self::deliveries(snapshot)));
+                self.machine.ledger_mut().recovering(false);
+            }
             Op::Redeliver(nth) => {
                 let seen = self.stream.iter().copied().filter(|&id| id <= self.cursor);
                 // A group brings again only what is pending.
@@ -235,7 +248,7 @@ impl World {
                     self.apply(&save)?;
                 }
                 let event = if matches!(op, Op::Saved) {
-                    Event::Saved(save)
+                    Event::Saved(save, Some(self.stored.watermark))
                 } else {
                     Event::NotSaved(save, self.now)
                 };
@@ -266,6 +279,7 @@ impl World {
         self.succeeded.clear();
         self.group_lost = false;
         self.resumed = self.stored.clone();
+        self.snapshot = None;
         if self.case.shared {
             // Its own pending entries first, then new ones.
             self.feed(Event::Recovered(Self::deliveries(self.pending.clone())));

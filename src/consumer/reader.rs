@@ -26,6 +26,8 @@ pub(crate) struct Batch {
     pub(crate) resumed: Option<Position>,
     /// Exclusive: go on behind entries that are gone.
     pub(crate) skip: Option<Position>,
+    /// Shared: there may be more of this consumer's pending entries to read again.
+    pub(crate) recovering: bool,
 }
 
 #[derive(Debug)]
@@ -58,10 +60,11 @@ impl Reader {
     /// Reads on from a position that has been held against the stream already.
     pub(crate) fn new(context: Arc<Context>, position: &Position) -> Self {
         let probed = context.clock.elapsed();
-        let (phase, read) = match context.settings.ownership {
-            Ownership::Shared => (Phase::Pending { after: EntryId::ZERO }, EntryId::ZERO),
-            Ownership::Exclusive => (Phase::New, position.watermark),
+        let phase = match context.settings.ownership {
+            Ownership::Shared => Phase::Pending { after: EntryId::ZERO },
+            Ownership::Exclusive => Phase::New,
         };
+        let read = position.watermark;
         Self {
             context,
             phase,
@@ -80,7 +83,8 @@ impl Reader {
             match self.attempt(limit).await {
                 Ok(batch) => {
                     self.failed = 0;
-                    return Ok(batch);
+                    let recovering = !matches!(self.phase, Phase::New);
+                    return Ok(Batch { recovering, ..batch });
                 }
                 // The group or the stream went: the resume path says what to do.
                 Err(error) if error.kind() == ErrorKind::Missing && self.is_shared() => {
@@ -114,7 +118,8 @@ impl Reader {
         match self.phase {
             Phase::Resume if self.is_shared() => {
                 let position = resume::shared(&self.context).await?;
-                self.read = EntryId::ZERO;
+                // Below it, the group delivers nothing new.
+                self.read = position.watermark;
                 self.phase = Phase::Pending { after: EntryId::ZERO };
                 Ok(Batch { resumed: Some(position), ..Batch::default() })
             }

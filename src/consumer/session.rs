@@ -27,7 +27,7 @@ use super::{
     tracker::Tracker,
 };
 use crate::{
-    Delivery, EntryId, Error, ErrorKind, Position, Result,
+    Delivery, EntryId, Epoch, Error, ErrorKind, Position, Result,
     backend::{Claim, Claimed, PendingEntry},
     integrity::{Finding, Gap, Lost},
 };
@@ -35,7 +35,16 @@ use crate::{
 /// How often a save also asks for the ordinal, at most.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
-type Saving = BoxFuture<'static, (Save, Result<Saved>, Duration, bool)>;
+/// A save that has ended.
+struct SaveDone {
+    save: Save,
+    result: Result<Saved>,
+    latency: Duration,
+    /// Whether it asked for the ordinal.
+    count: bool,
+    /// The epoch that it carried.
+    epoch: Epoch,
+}
 
 /// One time of being a consumer of the group, or the owner of the lease.
 pub(crate) struct Session<'a> {
@@ -50,7 +59,7 @@ pub(crate) struct Session<'a> {
     /// Here while it does not read.
     reader: Option<Reader>,
     reading: Option<BoxFuture<'static, (Reader, Result<Batch>)>>,
-    saving: Option<Saving>,
+    saving: Option<BoxFuture<'static, SaveDone>>,
     claiming: Option<BoxFuture<'static, Result<Claimed>>>,
     /// Where claims go on.
     claim_from: EntryId,
@@ -71,7 +80,7 @@ pub(crate) struct Session<'a> {
 enum Woken {
     Stop,
     News(News),
-    Saved((Save, Result<Saved>, Duration, bool)),
+    Saved(SaveDone),
     Read((Reader, Result<Batch>)),
     Claimed(Result<Claimed>),
     Finished(Vec<Finished<HandlerError>>),
@@ -189,6 +198,7 @@ impl<'a> Session<'a> {
             Woken::Stop => self.stop(),
             Woken::News(News::Lapsed) => {
                 self.context.report(&Observation::Lapsed);
+                self.desk.halt(true);
                 self.feed(Event::Lapsed);
                 self.context.resume.notify_one();
             }
@@ -239,6 +249,7 @@ impl<'a> Session<'a> {
                 );
             }
             Action::Start { key, deliveries } => {
+                self.desk.halt(false);
                 self.running.spawn(Arc::clone(self.lanes).run(key, deliveries, Arc::clone(&self.desk)));
             }
             Action::Save(save) => self.save(save),
@@ -260,20 +271,19 @@ impl<'a> Session<'a> {
         let count = self.is_shared() && self.now().saturating_sub(self.counted_at) >= COUNT_INTERVAL;
         self.saving = Some(
             async move {
-                let asked = context.clock.elapsed();
-                let saved = context.settler.save(&context, &save, count).await;
-                (save, saved, context.clock.elapsed().saturating_sub(asked), count)
+                let (asked, epoch) = (context.clock.elapsed(), context.epoch());
+                let result = context.settler.save(&context, &save, count).await;
+                let latency = context.clock.elapsed().saturating_sub(asked);
+                SaveDone { save, result, latency, count, epoch }
             }
             .boxed(),
         );
     }
 
-    fn on_saved(
-        &mut self,
-        (save, saved, latency, count): (Save, Result<Saved>, Duration, bool),
-    ) -> Option<End> {
+    fn on_saved(&mut self, done: SaveDone) -> Option<End> {
+        let SaveDone { save, result, latency, count, epoch } = done;
         let now = self.now();
-        match saved {
+        match result {
             Ok(Saved { watermark: Some(watermark), late_acks }) => {
                 self.save_failed = 0;
                 self.advanced_at = now;
@@ -283,7 +293,9 @@ impl<'a> Session<'a> {
                     self.counted_at = now;
                 }
                 self.context.report(&Observation::Advanced { watermark, latency, late_acks });
-                self.feed(Event::Saved(save));
+                // After a reset, what an older epoch had settled may be wanted again.
+                let current = (epoch == self.context.epoch()).then_some(watermark);
+                self.feed(Event::Saved(save, current));
             }
             Ok(Saved { watermark: None, .. }) => {
                 // The group is gone. Keep what is handled, so that it is known when it comes again.
@@ -337,6 +349,7 @@ impl<'a> Session<'a> {
         }
         self.gone(batch.gone);
         self.feed(Event::Read(batch.deliveries));
+        self.machine.ledger_mut().recovering(batch.recovering);
         None
     }
 
@@ -402,7 +415,7 @@ impl<'a> Session<'a> {
         // A blocked read is dropped, which closes its connection. What it may have taken is pending, and claimed by others.
         self.reading = None;
         self.claiming = None;
-        self.desk.halt();
+        self.desk.halt(true);
         self.feed(Event::Stop);
     }
 

@@ -29,7 +29,8 @@ pub enum StartAt {
 /// When the checkpoint is written. Never more than one write is under way, and each carries all that is settled by then.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CheckpointPolicy {
-    /// At once when nothing is left to handle; under load every 1,000 entries or 5 ms, whichever comes first.
+    /// At once when nothing is left to handle and the last write is 25 ms ago; otherwise after 1,000 entries or 25 ms,
+    /// whichever comes first.
     #[default]
     Coalesced,
     /// After each entry, before the next handler starts. The least redelivery after a crash, and the slowest.
@@ -228,7 +229,8 @@ mod tests {
     #[test]
     fn g18_each_bad_setting_is_named() {
         Settings::default().validate().expect("the defaults are valid");
-        let bad: [(&str, fn(&mut Settings)); 9] = [
+        type Spoil = fn(&mut Settings);
+        let bad: [(&str, Spoil); 9] = [
             ("attempts_max", |s| s.attempts_max = 0),
             ("read_entries_max", |s| s.read_entries_max = 0),
             ("window_entries_max", |s| s.window_entries_max = 1),
