@@ -102,7 +102,8 @@ pub struct Settings {
     /// What to do about an entry that cannot be handled. Default: [`OnExhausted::Stop`].
     pub on_exhausted: OnExhausted,
 
-    /// How often the handler is called with an entry before it is given up, by one process. Default: 5.
+    /// How often the handler is called with an entry before it is given up, by one process. The count does not survive the
+    /// process. Default: 5.
     pub attempts_max: u32,
     /// The waits between those attempts. Default: 100 ms, doubling to 30 s.
     pub retry: Backoff,
