@@ -4,11 +4,15 @@
 #![expect(unreachable_pub, reason = "in a binary nothing is reachable, and `pub` is easier to read")]
 
 #[cfg(test)]
+mod bad_input;
+#[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod delivery;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
