@@ -47,11 +47,15 @@ impl Backoff {
             && self.factor.is_finite()
             && (0.0..=1.0).contains(&self.jitter)
             && self.first <= self.max
-            && !self.first.is_zero();
+            && !self.first.is_zero()
+            // It is added to a time that it must not overflow.
+            && self.max <= Duration::from_hours(24);
         if valid {
             return Ok(());
         }
-        Err(Error::invalid("a backoff needs 0 < first <= max, factor >= 1 and jitter between 0 and 1")
-            .with("setting", name))
+        Err(Error::invalid(
+            "a backoff needs 0 < first <= max <= 1 day, factor >= 1 and jitter between 0 and 1",
+        )
+        .with("setting", name))
     }
 }

@@ -193,12 +193,19 @@ impl Settings {
                 .with("window_entries_max", self.window_entries_max)
                 .with("in_flight_entries_max", self.in_flight_entries_max));
         }
+        let interval = match self.checkpoint {
+            CheckpointPolicy::Interval(interval) => interval,
+            _ => Duration::ZERO,
+        };
+        // Each is added to a time that it must not overflow.
         let waits = [
             ("block", self.block, 10),
             ("probe_interval", self.probe_interval, 10),
             ("ttl", self.ttl, 100),
             ("claim_interval", self.claim_interval, 10),
             ("claim_min_idle", self.claim_min_idle, 1),
+            ("drain_timeout", self.drain_timeout, 0),
+            ("checkpoint", interval, 0),
         ];
         for (name, value, min_ms) in waits {
             if !(Duration::from_millis(min_ms)..=Duration::from_secs(86_400)).contains(&value) {
