@@ -128,6 +128,10 @@ impl Reader {
                 if let Some(skip) = self.probe_if_due().await? {
                     return Ok(Batch { skip: Some(skip), ..Batch::default() });
                 }
+                if matches!(self.phase, Phase::Resume) {
+                    // A read now would jump over what the probe has found.
+                    return Ok(Batch::default());
+                }
                 let context = Arc::clone(&self.context);
                 tokio::select! {
                     biased;
