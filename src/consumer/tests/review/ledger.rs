@@ -51,3 +51,43 @@ async fn g5_a_restart_in_the_middle_of_a_run_of_holes_loses_nothing() {
     builder(&memory, Ownership::Exclusive).build().unwrap().run(recorder.clone(), stop).await.unwrap();
     assert_eq!(recorder.seen(), [6, 7, 8, 9]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn g4_a_two_step_save_keeps_the_epoch_that_it_began_with() {
+    use crate::consumer::{
+        context::{Context, Parts},
+        ledger::Save,
+        observer::Reporter,
+        settle::Settler,
+    };
+    let (memory, store, faults) = (Memory::new(), Memory::new(), Faults::new());
+    append(&memory, 10).await;
+    let name = crate::ConsumerName::new("c").unwrap();
+    memory.ensure_group(&EnsureGroup::new(subscription(), &Position::default())).await.unwrap();
+    memory.read_group(&ReadGroup::new(subscription(), name.clone(), 10)).await.unwrap();
+    faults.next(Operation::Ack, Fault::Late(Duration::from_secs(5)));
+    let context = Context::new(Parts {
+        subscription: subscription(),
+        name,
+        settings: Settings::default(),
+        stream: Arc::new(faults.wrap(memory)),
+        store: Arc::new(store.clone()),
+        settler: Settler::TwoStep,
+        clock: Clock::started(),
+        reporter: Reporter { subscription: subscription(), observer: None },
+    });
+    let save = Save { ids: (1..=10).map(id).collect(), ..Save::default() };
+    let rewind = async {
+        Clock::new().sleep(Duration::from_secs(1)).await;
+        let reset = ResetCheckpoint::new(subscription(), Position::at(id(3))).force(true);
+        // The resume path learns the new epoch while the ack's answer is on its way.
+        context.set_epoch(store.reset(&reset).await.unwrap());
+    };
+    let (saved, ()) = tokio::join!(context.settler.save(&context, &save, false), rewind);
+    assert_eq!(
+        watermark(&store).await,
+        Some(id(3)),
+        "what was learned before a reset moved the checkpoint after it"
+    );
+    assert_eq!(saved.unwrap_err().kind(), crate::ErrorKind::Fenced);
+}
