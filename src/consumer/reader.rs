@@ -8,7 +8,7 @@ use super::{
     settings::Ownership,
 };
 use crate::{
-    Delivery, EntryId, ErrorKind, Position, Result,
+    Delivery, EntryId, Epoch, ErrorKind, Incarnation, Position, Result,
     backend::{Inspect, Read, ReadGroup, ReadPending},
     integrity::{self, Finding},
 };
@@ -24,6 +24,8 @@ pub(crate) struct Batch {
     pub(crate) gone: Vec<EntryId>,
     /// The position that the resume path has found, if it was taken.
     pub(crate) resumed: Option<Position>,
+    /// The checkpoint was reset, or the stream created anew: what is held belongs to the one before.
+    pub(crate) anew: bool,
     /// Exclusive: go on behind entries that are gone.
     pub(crate) skip: Option<Position>,
 }
@@ -48,8 +50,10 @@ pub(crate) struct Reader {
     /// When the last read ended, and whether it left more to read.
     read_at: Duration,
     behind: bool,
-    /// The last new id that was read.
+    /// The last new id that was read; a group delivers nothing new at or below it.
     read: EntryId,
+    /// Shared: the epoch, and the life of the stream, that all that is held belongs to.
+    life: (Epoch, Option<Incarnation>),
     /// Exclusive: how many entries were ever added up to it, by our own count.
     ordinal: Option<u64>,
 }
@@ -59,11 +63,13 @@ impl Reader {
     pub(crate) fn new(context: Arc<Context>, position: &Position) -> Self {
         let probed = context.clock.elapsed();
         let (phase, read) = match context.settings.ownership {
-            Ownership::Shared => (Phase::Pending { after: EntryId::ZERO }, EntryId::ZERO),
+            Ownership::Shared => (Phase::Pending { after: EntryId::ZERO }, position.watermark),
             Ownership::Exclusive => (Phase::New, position.watermark),
         };
+        let life = (context.epoch(), context.incarnation());
         Self {
             context,
+            life,
             phase,
             failed: 0,
             probed,
@@ -114,9 +120,10 @@ impl Reader {
         match self.phase {
             Phase::Resume if self.is_shared() => {
                 let position = resume::shared(&self.context).await?;
-                self.read = EntryId::ZERO;
+                self.read = position.watermark;
                 self.phase = Phase::Pending { after: EntryId::ZERO };
-                Ok(Batch { resumed: Some(position), ..Batch::default() })
+                let anew = !self.is_same_life();
+                Ok(Batch { resumed: Some(position), anew, ..Batch::default() })
             }
             Phase::Pending { after } => self.pending(after, limit).await,
             Phase::Resume => {
@@ -144,6 +151,13 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// Whether what is held belongs to the checkpoint and the stream that the resume path has found.
+    fn is_same_life(&self) -> bool {
+        let (epoch, incarnation) = &self.life;
+        *epoch == self.context.epoch()
+            && (incarnation.is_none() || *incarnation == self.context.incarnation())
     }
 
     async fn pending(&mut self, after: EntryId, limit: usize) -> Result<Batch> {
@@ -236,10 +250,16 @@ impl Reader {
     }
 
     async fn probe_shared(&mut self) -> Result<Option<Position>> {
-        let context = &self.context;
+        let context = Arc::clone(&self.context);
         let before = context.incarnation();
         let state = context.stream.inspect(&Inspect::subscription(&context.subscription)).await?;
         context.saw(state.as_ref());
+        // A stream that was not there when the session began.
+        self.life.1 = self.life.1.take().or_else(|| context.incarnation());
+        if !self.is_same_life() {
+            self.phase = Phase::Resume;
+            return Ok(None);
+        }
         let Some(group) = state.as_ref().and_then(|state| state.group.as_ref()) else {
             self.phase = Phase::Resume;
             return Ok(None);

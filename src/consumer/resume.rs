@@ -40,7 +40,7 @@ pub(crate) async fn shared(context: &Context) -> Result<Position> {
         }
         if is_new {
             // Without this, a group that is lost before the first ack would start by the start policy again.
-            context.settler.save(context, &Save::default(), true).await?;
+            context.settler.save(context, context.epoch(), &Save::default(), true).await?;
         }
         return Ok(position);
     }

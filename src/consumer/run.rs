@@ -12,6 +12,7 @@ use super::{
     queue::Order,
     report::Report,
     session::Session,
+    settings::Ownership,
 };
 use crate::{Error, Result};
 
@@ -53,8 +54,10 @@ pub(crate) async fn run(
                     End::Stopped => break,
                     End::Failed(error) => return Err(error),
                     End::Again(error) => {
-                        report.leases_lost += 1;
-                        context.report(&Observation::Lost(&error));
+                        if context.settings.ownership == Ownership::Exclusive {
+                            report.leases_lost += 1;
+                            context.report(&Observation::Lost(&error));
+                        }
                         continue;
                     }
                 }

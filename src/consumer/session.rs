@@ -27,7 +27,7 @@ use super::{
     tracker::Tracker,
 };
 use crate::{
-    Delivery, EntryId, Error, ErrorKind, Position, Result,
+    Delivery, EntryId, Epoch, Error, ErrorKind, Position, Result,
     backend::{Claim, Claimed, PendingEntry},
     integrity::{Finding, Gap, Lost},
 };
@@ -42,6 +42,8 @@ pub(crate) struct Session<'a> {
     context: &'a Arc<Context>,
     lanes: &'a Arc<dyn Lanes>,
     report: &'a mut Report,
+    /// What is held belongs to this epoch. Another one ends the session.
+    epoch: Epoch,
     machine: Machine,
     desk: Arc<Desk>,
     running: JoinSet<()>,
@@ -124,6 +126,7 @@ impl<'a> Session<'a> {
             context,
             lanes,
             report,
+            epoch: context.epoch(),
             machine,
             desk: Arc::default(),
             running: JoinSet::new(),
@@ -256,12 +259,12 @@ impl<'a> Session<'a> {
     }
 
     fn save(&mut self, save: Save) {
-        let context = Arc::clone(self.context);
+        let (context, epoch) = (Arc::clone(self.context), self.epoch);
         let count = self.is_shared() && self.now().saturating_sub(self.counted_at) >= COUNT_INTERVAL;
         self.saving = Some(
             async move {
                 let asked = context.clock.elapsed();
-                let saved = context.settler.save(&context, &save, count).await;
+                let saved = context.settler.save(&context, epoch, &save, count).await;
                 (save, saved, context.clock.elapsed().saturating_sub(asked), count)
             }
             .boxed(),
@@ -329,6 +332,11 @@ impl<'a> Session<'a> {
                 return None;
             }
         };
+        if batch.anew {
+            // The same ids may stand for other entries now: settle nothing of what was held, and begin again.
+            let message = "the checkpoint was reset, or the stream created anew: what was held belongs to the one before";
+            return Some(End::Again(Error::new(ErrorKind::Reset, message)));
+        }
         if let Some(position) = batch.resumed {
             self.feed(Event::Resumed(position));
         }
@@ -491,7 +499,7 @@ impl<'a> Session<'a> {
         if self.count_open && self.drained {
             // The last word of a shared subscription: a checkpoint that can count what is lost while nobody reads.
             let nothing = Save::default();
-            let saving = self.context.settler.save(self.context, &nothing, true);
+            let saving = self.context.settler.save(self.context, self.epoch, &nothing, true);
             let limit = self.context.clock.sleep(COUNT_INTERVAL);
             tokio::select! {
                 biased;

@@ -30,10 +30,16 @@ pub(crate) struct Saved {
 
 impl Settler {
     /// Saves. Idempotent, so that it may be repeated after any error.
-    pub(crate) async fn save(&self, context: &Context, save: &Save, count: bool) -> Result<Saved> {
+    ///
+    /// What is held, and what the group says now, is true in this `epoch` and in no later one.
+    pub(crate) async fn save(
+        &self,
+        context: &Context,
+        epoch: Epoch,
+        save: &Save,
+        count: bool,
+    ) -> Result<Saved> {
         let asked = save.ids.len() as u64;
-        // What is learned from here on is true in this epoch, and in no later one.
-        let epoch = context.epoch();
         let (acked, position) = match self {
             Self::Checkpoint => {
                 let Some(position) = save.position.clone() else {

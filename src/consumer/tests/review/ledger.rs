@@ -53,6 +53,80 @@ async fn g5_a_restart_in_the_middle_of_a_run_of_holes_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn g8_what_was_handled_of_the_stream_before_does_not_settle_the_new_one() {
+    let memory = Memory::new();
+    append(&memory, 5).await;
+    let (recorder, _stop) = Recorder::until(usize::MAX);
+    let (stop, stopped) = stopper();
+    let consumer = builder(&memory, Ownership::Shared)
+        .configure(|settings| {
+            settings.on_reset = OnReset::FromBeginning;
+            settings.checkpoint = CheckpointPolicy::Interval(Duration::from_secs(5));
+        })
+        .build()
+        .unwrap();
+    let run = tokio::spawn(consumer.run(recorder.clone(), stopped));
+    assert!(soon(async || watermark(&memory).await == Some(id(5))).await);
+    append(&memory, 5).await;
+    assert!(soon(async || recorder.seen().len() == 10).await);
+    // 6 to 10 are handled and not in the checkpoint.
+    memory.remove(&Removal::Stream(stream())).await.unwrap();
+    append(&memory, 10).await;
+    let all = soon(async || recorder.seen().len() == 20).await;
+    assert!(all, "entries of the new stream were never handled: {:?}", &recorder.seen()[10..]);
+    stop.send(()).unwrap();
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn g8_what_was_handled_before_the_first_checkpoint_does_not_settle_a_new_stream() {
+    let memory = Memory::new();
+    append(&memory, 10).await;
+    let (recorder, _stop) = Recorder::until(usize::MAX);
+    let (stop, stopped) = stopper();
+    let consumer = builder(&memory, Ownership::Shared)
+        .configure(|settings| settings.checkpoint = CheckpointPolicy::Interval(Duration::from_secs(5)))
+        .build()
+        .unwrap();
+    let run = tokio::spawn(consumer.run(recorder.clone(), stopped));
+    assert!(soon(async || recorder.seen().len() == 10).await);
+    memory.remove(&Removal::Stream(stream())).await.unwrap();
+    append(&memory, 10).await;
+    let all = soon(async || recorder.seen().len() == 20 || run.is_finished()).await;
+    assert!(all, "entries of the new stream were acked and never handled: {:?}", watermark(&memory).await);
+    let _ = stop.send(());
+    let _ = run.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn g4_a_position_from_before_a_reset_is_not_saved_under_the_new_epoch() {
+    let (memory, store, faults) = (Memory::new(), Memory::new(), Faults::new());
+    append(&memory, 10).await;
+    let consumer = Consumer::builder(subscription(), faults.clone().wrap(memory.clone()), store.clone());
+    let (recorder, _stop) = Recorder::until(usize::MAX);
+    let (stop, stopped) = stopper();
+    let run = tokio::spawn(consumer.build().unwrap().run(recorder.clone(), stopped));
+    assert!(soon(async || watermark(&store).await == Some(id(10))).await);
+    faults.next(Operation::Ack, Fault::Late(Duration::from_secs(5)));
+    append(&memory, 10).await;
+    assert!(soon(async || recorder.seen().len() == 20).await);
+    Clock::new().sleep(Duration::from_millis(100)).await;
+    // An operator rewinds, while the ack's answer is on its way.
+    memory.remove(&Removal::Group(subscription())).await.unwrap();
+    let reset = ResetCheckpoint::new(subscription(), Position::at(id(3))).force(true);
+    let epoch = store.reset(&reset).await.unwrap();
+    let replayed = soon(async || recorder.seen()[20..].contains(&4)).await;
+    Clock::new().sleep(Duration::from_secs(10)).await;
+    let mut seen = recorder.seen()[20..].to_vec();
+    seen.sort_unstable();
+    seen.dedup();
+    assert!(replayed && seen == (4..=20).collect::<Vec<_>>(), "the rewind was undone: {seen:?}");
+    assert_eq!(store.load(&subscription()).await.unwrap().unwrap().epoch, epoch);
+    stop.send(()).unwrap();
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn g4_a_two_step_save_keeps_the_epoch_that_it_began_with() {
     use crate::consumer::{
         context::{Context, Parts},
@@ -83,7 +157,7 @@ async fn g4_a_two_step_save_keeps_the_epoch_that_it_began_with() {
         // The resume path learns the new epoch while the ack's answer is on its way.
         context.set_epoch(store.reset(&reset).await.unwrap());
     };
-    let (saved, ()) = tokio::join!(context.settler.save(&context, &save, false), rewind);
+    let (saved, ()) = tokio::join!(context.settler.save(&context, context.epoch(), &save, false), rewind);
     assert_eq!(
         watermark(&store).await,
         Some(id(3)),
