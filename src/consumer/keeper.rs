@@ -45,7 +45,7 @@ async fn join(context: &Context) -> Result<Position> {
     // A process of this name that was killed counts as alive for its time to live. Then its name is free.
     let patience = context.clock.elapsed() + context.settings.ttl + context.settings.ttl / 3;
     loop {
-        let position = resume::shared(context).await?;
+        let (position, _) = resume::shared(context).await?;
         match context.stream.heartbeat(&heartbeat(context)).await {
             Ok(_) => return Ok(position),
             // The group went in between.

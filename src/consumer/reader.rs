@@ -24,6 +24,8 @@ pub(crate) struct Batch {
     pub(crate) gone: Vec<EntryId>,
     /// The position that the resume path has found, if it was taken.
     pub(crate) resumed: Option<Position>,
+    /// The resume path had to create the group, which delivers anew what the one before had pending.
+    pub(crate) created: bool,
     /// The checkpoint was reset, or the stream created anew: what is held belongs to the one before.
     pub(crate) anew: bool,
     /// Exclusive: go on behind entries that are gone.
@@ -107,6 +109,11 @@ impl Reader {
         }
     }
 
+    /// The resume path comes next.
+    pub(crate) fn resume(&mut self) {
+        self.phase = Phase::Resume;
+    }
+
     fn backoff(&mut self, error: &crate::Error) -> Duration {
         self.failed += 1;
         self.context.unavailable(error, self.failed)
@@ -119,11 +126,11 @@ impl Reader {
     async fn attempt(&mut self, limit: usize) -> Result<Batch> {
         match self.phase {
             Phase::Resume if self.is_shared() => {
-                let position = resume::shared(&self.context).await?;
+                let (position, created) = resume::shared(&self.context).await?;
                 self.read = position.watermark;
                 self.phase = Phase::Pending { after: EntryId::ZERO };
                 let anew = !self.is_same_life();
-                Ok(Batch { resumed: Some(position), anew, ..Batch::default() })
+                Ok(Batch { resumed: Some(position), created, anew, ..Batch::default() })
             }
             Phase::Pending { after } => self.pending(after, limit).await,
             Phase::Resume => {

@@ -76,6 +76,7 @@ enum Woken {
     Saved((Save, Result<Saved>, Duration, bool)),
     Read((Reader, Result<Batch>)),
     Claimed(Result<Claimed>),
+    Resume,
     Finished(Vec<Finished<HandlerError>>),
     Time,
 }
@@ -171,6 +172,9 @@ impl<'a> Session<'a> {
                 saved = done(&mut self.saving) => Woken::Saved(saved),
                 read = done(&mut self.reading) => Woken::Read(read),
                 claimed = done(&mut self.claiming) => Woken::Claimed(claimed),
+                // While it reads, the reader takes the resume path by itself. It may have no room to read: what could make
+                // room may wait for the very group that only the resume path creates again.
+                () = self.context.resume.notified(), if self.reader.is_some() => Woken::Resume,
                 finished = self.desk.take() => Woken::Finished(finished),
                 () = clock.sleep_until(wake) => Woken::Time,
             };
@@ -203,6 +207,12 @@ impl<'a> Session<'a> {
                 return self.on_read(result);
             }
             Woken::Claimed(claimed) => self.on_claimed(claimed),
+            Woken::Resume => {
+                if let Some(reader) = &mut self.reader {
+                    reader.resume();
+                }
+                self.act(Action::Read { limit: 1 });
+            }
             Woken::Finished(finished) => self.on_finished(finished),
             Woken::Time => self.feed(Event::Tick),
         }
@@ -336,6 +346,10 @@ impl<'a> Session<'a> {
             // The same ids may stand for other entries now: settle nothing of what was held, and begin again.
             let message = "the checkpoint was reset, or the stream created anew: what was held belongs to the one before";
             return Some(End::Again(Error::new(ErrorKind::Reset, message)));
+        }
+        if batch.created {
+            // What has not been started comes again, in order. Kept, it would be acked before the new group delivers it.
+            self.feed(Event::Lapsed);
         }
         if let Some(position) = batch.resumed {
             self.feed(Event::Resumed(position));

@@ -2,6 +2,7 @@
 
 mod gaps;
 mod ledger;
+mod stalls;
 
 use super::*;
 use crate::layer::{Fault, Faults, Layer, Operation};
