@@ -27,7 +27,7 @@ use super::{
     tracker::Tracker,
 };
 use crate::{
-    Delivery, EntryId, Epoch, Error, ErrorKind, Position, Result,
+    Delivery, EntryId, Epoch, Error, ErrorKind, Outcome, Position, Result,
     backend::{Claim, Claimed, PendingEntry},
     integrity::{Finding, Gap, Lost},
 };
@@ -401,7 +401,13 @@ impl<'a> Session<'a> {
                 self.feed(Event::Recovered(deliveries));
             }
             Err(error) if error.kind() == ErrorKind::Missing => self.context.resume.notify_one(),
-            Err(error) if is_passing(&error) => tracing::debug!(%error, "could not claim; will try again"),
+            Err(error) if is_passing(&error) => {
+                tracing::debug!(%error, "could not claim; will try again");
+                if error.outcome() == Outcome::Unknown {
+                    // What it may have claimed is pending for us, and nobody else will have it while we live.
+                    self.context.resume.notify_one();
+                }
+            }
             Err(error) => self.fail(error),
         }
     }

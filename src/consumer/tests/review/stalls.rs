@@ -64,3 +64,27 @@ async fn g6_a_group_that_goes_while_the_window_is_full_is_created_again() {
     stop.send(()).unwrap();
     run.await.unwrap().unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn g16_a_claim_whose_reply_is_lost_leaves_nothing_behind() {
+    let memory = Memory::new();
+    append(&memory, 5).await;
+    memory.ensure_group(&EnsureGroup::new(subscription(), &crate::Position::default())).await.unwrap();
+    let dead = crate::ConsumerName::new("dead").unwrap();
+    memory
+        .heartbeat(&Heartbeat::new(subscription(), dead.clone(), Token(1), Duration::from_secs(3)))
+        .await
+        .unwrap();
+    memory.read_group(&ReadGroup::new(subscription(), dead, 5)).await.unwrap();
+    Clock::new().sleep(Duration::from_secs(10)).await;
+    let faults = Faults::new();
+    faults.next(Operation::Claim, Fault::After);
+    let (recorder, _stop) = Recorder::until(usize::MAX);
+    let consumer = faulty(&memory, &faults, Ownership::Shared).build().unwrap();
+    let (stop, stopped) = stopper();
+    let run = tokio::spawn(consumer.run(recorder.clone(), stopped));
+    let all = soon(async || recorder.seen().len() == 5).await;
+    assert!(all, "claimed, and never handled: {:?}, pending {:?}", recorder.seen(), pending(&memory).await);
+    stop.send(()).unwrap();
+    run.await.unwrap().unwrap();
+}
