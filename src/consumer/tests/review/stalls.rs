@@ -88,3 +88,27 @@ async fn g16_a_claim_whose_reply_is_lost_leaves_nothing_behind() {
     stop.send(()).unwrap();
     run.await.unwrap().unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn g11_a_panic_before_the_handlers_future_is_contained_too() {
+    /// Decodes before it returns its future.
+    struct Hasty(Recorder);
+
+    impl Handler for Hasty {
+        fn handle(&self, delivery: Delivery) -> impl Future<Output = Result<(), HandlerError>> + Send {
+            self.0.record(&delivery);
+            assert!(delivery.id().ms != 2 || delivery.attempt > 1, "cannot decode");
+            async { Ok(()) }
+        }
+    }
+
+    let memory = Memory::new();
+    append(&memory, 5).await;
+    let (recorder, stop) = Recorder::until(6);
+    let consumer = builder(&memory, Ownership::Shared).build().unwrap();
+    let run = tokio::spawn(consumer.run(Hasty(recorder.clone()), stop));
+    let ended = soon(async || run.is_finished()).await;
+    assert!(ended, "it stands still after {:?}", recorder.seen());
+    run.await.unwrap().unwrap();
+    assert_eq!(recorder.seen(), [1, 2, 2, 3, 4, 5]);
+}
