@@ -45,7 +45,7 @@ async fn join(context: &Context) -> Result<Position> {
     // A process of this name that was killed counts as alive for its time to live. Then its name is free.
     let patience = context.clock.elapsed() + context.settings.ttl + context.settings.ttl / 3;
     loop {
-        let position = resume::shared(context).await?;
+        let (position, _) = resume::shared(context).await?;
         match context.stream.heartbeat(&heartbeat(context)).await {
             Ok(_) => return Ok(position),
             // The group went in between.
@@ -76,7 +76,7 @@ async fn own(context: &Context) -> Result<Position> {
                 if is_new {
                     // Without this, an owner that dies before its first advance would leave no trace of where it began.
                     let save = super::ledger::Save { ids: Vec::new(), position: Some(position.clone()) };
-                    context.settler.save(context, &save, false).await?;
+                    context.settler.save(context, context.epoch(), &save, false).await?;
                 }
                 return Ok(position);
             }

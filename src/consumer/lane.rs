@@ -82,7 +82,8 @@ impl<H: Handler> Lanes for PerEntry<H> {
                 && let Some(delivery) = chunk.next()
             {
                 let (id, bytes) = (delivery.id(), delivery.fields().size() as u64);
-                match caught(self.0.handle(delivery.clone())).await {
+                // The call is within, for a handler may panic before it returns its future.
+                match caught(async { self.0.handle(delivery.clone()).await }).await {
                     Ok(()) => desk.put(Finished::Done(id, bytes)),
                     Err(error) => {
                         let rest = chunk.by_ref().collect();
@@ -113,7 +114,7 @@ impl<H: BatchHandler> Lanes for PerBatch<H> {
                 desk.put(Finished::Idle { key, rest: chunk });
                 return;
             }
-            match caught(self.0.handle_batch(chunk.clone())).await {
+            match caught(async { self.0.handle_batch(chunk.clone()).await }).await {
                 Ok(()) => {
                     for delivery in chunk {
                         desk.put(Finished::Done(delivery.id(), delivery.fields().size() as u64));

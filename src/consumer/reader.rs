@@ -8,7 +8,7 @@ use super::{
     settings::Ownership,
 };
 use crate::{
-    Delivery, EntryId, ErrorKind, Position, Result,
+    Delivery, EntryId, Epoch, ErrorKind, Incarnation, Position, Result,
     backend::{Inspect, Read, ReadGroup, ReadPending},
     integrity::{self, Finding},
 };
@@ -24,6 +24,10 @@ pub(crate) struct Batch {
     pub(crate) gone: Vec<EntryId>,
     /// The position that the resume path has found, if it was taken.
     pub(crate) resumed: Option<Position>,
+    /// The resume path had to create the group, which delivers anew what the one before had pending.
+    pub(crate) created: bool,
+    /// The checkpoint was reset, or the stream created anew: what is held belongs to the one before.
+    pub(crate) anew: bool,
     /// Exclusive: go on behind entries that are gone.
     pub(crate) skip: Option<Position>,
     /// Shared: there may be more of this consumer's pending entries to read again.
@@ -50,8 +54,10 @@ pub(crate) struct Reader {
     /// When the last read ended, and whether it left more to read.
     read_at: Duration,
     behind: bool,
-    /// The last new id that was read.
+    /// The last new id that was read; a group delivers nothing new at or below it.
     read: EntryId,
+    /// Shared: the epoch, and the life of the stream, that all that is held belongs to.
+    life: (Epoch, Option<Incarnation>),
     /// Exclusive: how many entries were ever added up to it, by our own count.
     ordinal: Option<u64>,
 }
@@ -65,8 +71,10 @@ impl Reader {
             Ownership::Exclusive => Phase::New,
         };
         let read = position.watermark;
+        let life = (context.epoch(), context.incarnation());
         Self {
             context,
+            life,
             phase,
             failed: 0,
             probed,
@@ -105,6 +113,11 @@ impl Reader {
         }
     }
 
+    /// The resume path comes next.
+    pub(crate) fn resume(&mut self) {
+        self.phase = Phase::Resume;
+    }
+
     fn backoff(&mut self, error: &crate::Error) -> Duration {
         self.failed += 1;
         self.context.unavailable(error, self.failed)
@@ -117,11 +130,12 @@ impl Reader {
     async fn attempt(&mut self, limit: usize) -> Result<Batch> {
         match self.phase {
             Phase::Resume if self.is_shared() => {
-                let position = resume::shared(&self.context).await?;
+                let (position, created) = resume::shared(&self.context).await?;
                 // Below it, the group delivers nothing new.
                 self.read = position.watermark;
                 self.phase = Phase::Pending { after: EntryId::ZERO };
-                Ok(Batch { resumed: Some(position), ..Batch::default() })
+                let anew = !self.is_same_life();
+                Ok(Batch { resumed: Some(position), created, anew, ..Batch::default() })
             }
             Phase::Pending { after } => self.pending(after, limit).await,
             Phase::Resume => {
@@ -132,6 +146,10 @@ impl Reader {
             Phase::New => {
                 if let Some(skip) = self.probe_if_due().await? {
                     return Ok(Batch { skip: Some(skip), ..Batch::default() });
+                }
+                if matches!(self.phase, Phase::Resume) {
+                    // A read now would jump over what the probe has found.
+                    return Ok(Batch::default());
                 }
                 let context = Arc::clone(&self.context);
                 tokio::select! {
@@ -145,6 +163,13 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// Whether what is held belongs to the checkpoint and the stream that the resume path has found.
+    fn is_same_life(&self) -> bool {
+        let (epoch, incarnation) = &self.life;
+        *epoch == self.context.epoch()
+            && (incarnation.is_none() || *incarnation == self.context.incarnation())
     }
 
     async fn pending(&mut self, after: EntryId, limit: usize) -> Result<Batch> {
@@ -237,10 +262,16 @@ impl Reader {
     }
 
     async fn probe_shared(&mut self) -> Result<Option<Position>> {
-        let context = &self.context;
+        let context = Arc::clone(&self.context);
         let before = context.incarnation();
         let state = context.stream.inspect(&Inspect::subscription(&context.subscription)).await?;
         context.saw(state.as_ref());
+        // A stream that was not there when the session began.
+        self.life.1 = self.life.1.take().or_else(|| context.incarnation());
+        if !self.is_same_life() {
+            self.phase = Phase::Resume;
+            return Ok(None);
+        }
         let Some(group) = state.as_ref().and_then(|state| state.group.as_ref()) else {
             self.phase = Phase::Resume;
             return Ok(None);

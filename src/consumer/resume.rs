@@ -23,8 +23,8 @@ pub(crate) enum Located {
     Again,
 }
 
-/// Shared: where the group is to stand. Creates it there, and the checkpoint where there is none.
-pub(crate) async fn shared(context: &Context) -> Result<Position> {
+/// Shared: where the group is to stand. Creates it there, and says so, and the checkpoint where there is none.
+pub(crate) async fn shared(context: &Context) -> Result<(Position, bool)> {
     loop {
         let stored = context.store.load(&context.subscription).await?;
         context.set_epoch(stored.as_ref().map_or(Epoch::default(), |checkpoint| checkpoint.epoch));
@@ -35,14 +35,15 @@ pub(crate) async fn shared(context: &Context) -> Result<Position> {
             continue;
         };
         let request = EnsureGroup::new(context.subscription.clone(), &position);
-        if context.stream.ensure_group(&request).await? {
+        let created = context.stream.ensure_group(&request).await?;
+        if created {
             context.report(&Observation::GroupCreated { at: position.watermark });
         }
         if is_new {
             // Without this, a group that is lost before the first ack would start by the start policy again.
-            context.settler.save(context, &Save::default(), true).await?;
+            context.settler.save(context, context.epoch(), &Save::default(), true).await?;
         }
-        return Ok(position);
+        return Ok((position, created));
     }
 }
 

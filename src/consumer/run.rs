@@ -54,8 +54,10 @@ pub(crate) async fn run(
                     End::Stopped => break,
                     End::Failed(error) => return Err(error),
                     End::Again(error) => {
-                        report.leases_lost += 1;
-                        context.report(&Observation::Lost(&error));
+                        if context.settings.ownership == Ownership::Exclusive {
+                            report.leases_lost += 1;
+                            context.report(&Observation::Lost(&error));
+                        }
                         continue;
                     }
                 }

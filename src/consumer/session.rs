@@ -27,7 +27,7 @@ use super::{
     tracker::Tracker,
 };
 use crate::{
-    Delivery, EntryId, Epoch, Error, ErrorKind, Position, Result,
+    Delivery, EntryId, Epoch, Error, ErrorKind, Outcome, Position, Result,
     backend::{Claim, Claimed, PendingEntry},
     integrity::{Finding, Gap, Lost},
 };
@@ -51,6 +51,8 @@ pub(crate) struct Session<'a> {
     context: &'a Arc<Context>,
     lanes: &'a Arc<dyn Lanes>,
     report: &'a mut Report,
+    /// What is held belongs to this epoch. Another one ends the session.
+    epoch: Epoch,
     machine: Machine,
     desk: Arc<Desk>,
     running: JoinSet<()>,
@@ -81,8 +83,9 @@ enum Woken {
     Stop,
     News(News),
     Saved(SaveDone),
-    Read((Reader, Result<Batch>)),
+    Read(Box<(Reader, Result<Batch>)>),
     Claimed(Result<Claimed>),
+    Resume,
     Finished(Vec<Finished<HandlerError>>),
     Time,
 }
@@ -133,6 +136,7 @@ impl<'a> Session<'a> {
             context,
             lanes,
             report,
+            epoch: context.epoch(),
             machine,
             desk: Arc::default(),
             running: JoinSet::new(),
@@ -175,8 +179,11 @@ impl<'a> Session<'a> {
                 () = shutdown.as_mut(), if self.deadline.is_none() => Woken::Stop,
                 Some(news) = self.news.recv() => Woken::News(news),
                 saved = done(&mut self.saving) => Woken::Saved(saved),
-                read = done(&mut self.reading) => Woken::Read(read),
+                read = done(&mut self.reading) => Woken::Read(Box::new(read)),
                 claimed = done(&mut self.claiming) => Woken::Claimed(claimed),
+                // While it reads, the reader takes the resume path by itself. It may have no room to read: what could make
+                // room may wait for the very group that only the resume path creates again.
+                () = self.context.resume.notified(), if self.reader.is_some() => Woken::Resume,
                 finished = self.desk.take() => Woken::Finished(finished),
                 () = clock.sleep_until(wake) => Woken::Time,
             };
@@ -205,11 +212,18 @@ impl<'a> Session<'a> {
             Woken::News(News::Lost(error)) if self.is_shared() => self.fail(error),
             Woken::News(News::Lost(error)) => return Some(End::Again(error)),
             Woken::Saved(saved) => return self.on_saved(saved),
-            Woken::Read((reader, result)) => {
+            Woken::Read(read) => {
+                let (reader, result) = *read;
                 self.reader = Some(reader);
                 return self.on_read(result);
             }
             Woken::Claimed(claimed) => self.on_claimed(claimed),
+            Woken::Resume => {
+                if let Some(reader) = &mut self.reader {
+                    reader.resume();
+                }
+                self.act(Action::Read { limit: 1 });
+            }
             Woken::Finished(finished) => self.on_finished(finished),
             Woken::Time => self.feed(Event::Tick),
         }
@@ -267,12 +281,12 @@ impl<'a> Session<'a> {
     }
 
     fn save(&mut self, save: Save) {
-        let context = Arc::clone(self.context);
+        let (context, epoch) = (Arc::clone(self.context), self.epoch);
         let count = self.is_shared() && self.now().saturating_sub(self.counted_at) >= COUNT_INTERVAL;
         self.saving = Some(
             async move {
-                let (asked, epoch) = (context.clock.elapsed(), context.epoch());
-                let result = context.settler.save(&context, &save, count).await;
+                let asked = context.clock.elapsed();
+                let result = context.settler.save(&context, epoch, &save, count).await;
                 let latency = context.clock.elapsed().saturating_sub(asked);
                 SaveDone { save, result, latency, count, epoch }
             }
@@ -341,6 +355,15 @@ impl<'a> Session<'a> {
                 return None;
             }
         };
+        if batch.anew {
+            // The same ids may stand for other entries now: settle nothing of what was held, and begin again.
+            let message = "the checkpoint was reset, or the stream created anew: what was held belongs to the one before";
+            return Some(End::Again(Error::new(ErrorKind::Reset, message)));
+        }
+        if batch.created {
+            // What has not been started comes again, in order. Kept, it would be acked before the new group delivers it.
+            self.feed(Event::Lapsed);
+        }
         if let Some(position) = batch.resumed {
             self.feed(Event::Resumed(position));
         }
@@ -392,7 +415,13 @@ impl<'a> Session<'a> {
                 self.feed(Event::Recovered(deliveries));
             }
             Err(error) if error.kind() == ErrorKind::Missing => self.context.resume.notify_one(),
-            Err(error) if is_passing(&error) => tracing::debug!(%error, "could not claim; will try again"),
+            Err(error) if is_passing(&error) => {
+                tracing::debug!(%error, "could not claim; will try again");
+                if error.outcome() == Outcome::Unknown {
+                    // What it may have claimed is pending for us, and nobody else will have it while we live.
+                    self.context.resume.notify_one();
+                }
+            }
             Err(error) => self.fail(error),
         }
     }
@@ -504,7 +533,7 @@ impl<'a> Session<'a> {
         if self.count_open && self.drained {
             // The last word of a shared subscription: a checkpoint that can count what is lost while nobody reads.
             let nothing = Save::default();
-            let saving = self.context.settler.save(self.context, &nothing, true);
+            let saving = self.context.settler.save(self.context, self.epoch, &nothing, true);
             let limit = self.context.clock.sleep(COUNT_INTERVAL);
             tokio::select! {
                 biased;

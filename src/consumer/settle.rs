@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{context::Context, ledger::Save};
 use crate::{
-    EntryId, Position, Result,
+    EntryId, Epoch, Position, Result,
     backend::{Ack, Advance, AtomicSettle, CheckpointBackend, Settle, StreamBackend},
 };
 
@@ -30,14 +30,22 @@ pub(crate) struct Saved {
 
 impl Settler {
     /// Saves. Idempotent, so that it may be repeated after any error.
-    pub(crate) async fn save(&self, context: &Context, save: &Save, count: bool) -> Result<Saved> {
+    ///
+    /// What is held, and what the group says now, is true in this `epoch` and in no later one.
+    pub(crate) async fn save(
+        &self,
+        context: &Context,
+        epoch: Epoch,
+        save: &Save,
+        count: bool,
+    ) -> Result<Saved> {
         let asked = save.ids.len() as u64;
         let (acked, position) = match self {
             Self::Checkpoint => {
                 let Some(position) = save.position.clone() else {
                     return Ok(Saved { watermark: None, late_acks: 0 });
                 };
-                (asked, Some(advance(context, position).await?))
+                (asked, Some(advance(context, epoch, position).await?))
             }
             Self::TwoStep => {
                 let ack = Ack::new(context.subscription.clone(), save.ids.clone()).count(count);
@@ -47,18 +55,14 @@ impl Settler {
                         let ahead = position.ahead.clone().truncated(context.settings.ahead_bytes_max);
                         let incarnation = position.incarnation.clone().or_else(|| context.incarnation());
                         let position = position.with_ahead(ahead).with_incarnation(incarnation);
-                        (acked.acked, Some(advance(context, position).await?))
+                        (acked.acked, Some(advance(context, epoch, position).await?))
                     }
                     None => (acked.acked, None),
                 }
             }
             Self::Atomic(backend) => {
-                let request = Settle::new(
-                    context.subscription.clone(),
-                    save.ids.clone(),
-                    context.epoch(),
-                    context.name.clone(),
-                );
+                let request =
+                    Settle::new(context.subscription.clone(), save.ids.clone(), epoch, context.name.clone());
                 let settled = backend.settle(&request.count(count)).await?;
                 (settled.acked, settled.position.map(|p| p.watermark))
             }
@@ -67,7 +71,7 @@ impl Settler {
     }
 }
 
-async fn advance(context: &Context, position: Position) -> Result<EntryId> {
-    let advance = Advance::new(context.subscription.clone(), context.epoch(), position, context.name.clone());
+async fn advance(context: &Context, epoch: Epoch, position: Position) -> Result<EntryId> {
+    let advance = Advance::new(context.subscription.clone(), epoch, position, context.name.clone());
     Ok(context.store.advance(&advance).await?.watermark)
 }

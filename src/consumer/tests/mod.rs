@@ -3,6 +3,7 @@
 mod delivery;
 mod ownership;
 mod resume;
+mod review;
 mod stop;
 
 use std::{

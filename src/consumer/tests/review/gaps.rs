@@ -1,0 +1,44 @@
+use super::*;
+use crate::{ErrorKind, Position};
+
+#[tokio::test(start_paused = true)]
+async fn g7_a_gap_behind_what_is_settled_shows_before_a_read_jumps_over_it() {
+    for ownership in both() {
+        let memory = Memory::new();
+        append(&memory, 10).await;
+        let seen: Arc<Mutex<Vec<u64>>> = Arc::default();
+        let (begun, release) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+        let handler = {
+            let (seen, begun, release) = (Arc::clone(&seen), Arc::clone(&begun), Arc::clone(&release));
+            move |batch: Vec<Delivery>| {
+                let (seen, begun, release) = (Arc::clone(&seen), Arc::clone(&begun), Arc::clone(&release));
+                async move {
+                    if batch[0].id().ms == 1 {
+                        begun.notify_one();
+                        release.notified().await;
+                    }
+                    seen.lock().unwrap().extend(batch.iter().map(|delivery| delivery.id().ms));
+                    Ok::<_, HandlerError>(())
+                }
+            }
+        };
+        let consumer = builder(&memory, ownership)
+            .batch_entries_max(10)
+            .configure(|settings| {
+                settings.in_flight_entries_max = 10;
+                settings.read_entries_max = 10;
+            })
+            .build()
+            .unwrap();
+        let run = tokio::spawn(consumer.run_batches(handler, std::future::pending()));
+        begun.notified().await;
+        Clock::new().sleep(Duration::from_secs(2)).await;
+        append(&memory, 90).await;
+        memory.trim(&Trim::new(stream(), TrimLimit::Len(20))).await.unwrap();
+        release.notify_one();
+        let ended = soon(async || run.is_finished()).await;
+        assert!(ended, "{ownership:?}: 11 to 80 were lost in silence: {:?}", seen.lock().unwrap());
+        assert_eq!(run.await.unwrap().unwrap_err().kind(), ErrorKind::Gap, "{ownership:?}");
+        assert_eq!(*seen.lock().unwrap(), to(10), "{ownership:?}: nothing behind the gap came");
+    }
+}

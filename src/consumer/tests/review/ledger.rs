@@ -1,0 +1,167 @@
+use futures_util::StreamExt;
+
+use super::*;
+use crate::{IdRange, Position, SettledAhead, consumer::tracker::Tracker};
+
+#[test]
+fn g5_a_run_of_holes_that_was_read_in_part_stays_unsettled() {
+    let ahead = SettledAhead::from_ranges(id(100), [IdRange { first: id(5), last: id(9) }]);
+    let mut tracker = Tracker::new(Position::at(id(4)).with_ahead(ahead));
+    for n in 5..=7 {
+        tracker.admit(id(n));
+    }
+    tracker.settle(id(5));
+    let saved = tracker.position(768);
+    for n in 6..=9 {
+        assert!(!saved.settles(id(n)), "{n} was never handled: {saved:?}");
+    }
+    assert!(saved.settles(id(10)), "{saved:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn g5_a_restart_in_the_middle_of_a_run_of_holes_loses_nothing() {
+    let memory = Memory::new();
+    append(&memory, 20).await;
+    let mut deliveries =
+        builder(&memory, Ownership::Exclusive).concurrency(20).build().unwrap().into_stream();
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        let delivery = deliveries.next().await.unwrap().unwrap();
+        if (5..=9).contains(&delivery.id().ms) { held.push(delivery) } else { delivery.settle() }
+    }
+    assert!(
+        soon(async || memory.load(&subscription()).await.unwrap().unwrap().position.settles(id(20))).await
+    );
+    drop((deliveries, held));
+    // The next owner reads a part of the run, settles the first of it and goes.
+    let mut deliveries = builder(&memory, Ownership::Exclusive)
+        .configure(|settings| {
+            settings.in_flight_entries_max = 3;
+            settings.read_entries_max = 3;
+        })
+        .build()
+        .unwrap()
+        .into_stream();
+    let first = deliveries.next().await.unwrap().unwrap();
+    assert_eq!(first.id().ms, 5);
+    first.settle();
+    assert!(soon(async || watermark(&memory).await == Some(id(5))).await);
+    drop(deliveries);
+    let (recorder, stop) = Recorder::until(4);
+    builder(&memory, Ownership::Exclusive).build().unwrap().run(recorder.clone(), stop).await.unwrap();
+    assert_eq!(recorder.seen(), [6, 7, 8, 9]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g8_what_was_handled_of_the_stream_before_does_not_settle_the_new_one() {
+    let memory = Memory::new();
+    append(&memory, 5).await;
+    let (recorder, _stop) = Recorder::until(usize::MAX);
+    let (stop, stopped) = stopper();
+    let consumer = builder(&memory, Ownership::Shared)
+        .configure(|settings| {
+            settings.on_reset = OnReset::FromBeginning;
+            settings.checkpoint = CheckpointPolicy::Interval(Duration::from_secs(5));
+        })
+        .build()
+        .unwrap();
+    let run = tokio::spawn(consumer.run(recorder.clone(), stopped));
+    assert!(soon(async || watermark(&memory).await == Some(id(5))).await);
+    append(&memory, 5).await;
+    assert!(soon(async || recorder.seen().len() == 10).await);
+    // 6 to 10 are handled and not in the checkpoint.
+    memory.remove(&Removal::Stream(stream())).await.unwrap();
+    append(&memory, 10).await;
+    let all = soon(async || recorder.seen().len() == 20).await;
+    assert!(all, "entries of the new stream were never handled: {:?}", &recorder.seen()[10..]);
+    stop.send(()).unwrap();
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn g8_what_was_handled_before_the_first_checkpoint_does_not_settle_a_new_stream() {
+    let memory = Memory::new();
+    append(&memory, 10).await;
+    let (recorder, _stop) = Recorder::until(usize::MAX);
+    let (stop, stopped) = stopper();
+    let consumer = builder(&memory, Ownership::Shared)
+        .configure(|settings| settings.checkpoint = CheckpointPolicy::Interval(Duration::from_secs(5)))
+        .build()
+        .unwrap();
+    let run = tokio::spawn(consumer.run(recorder.clone(), stopped));
+    assert!(soon(async || recorder.seen().len() == 10).await);
+    memory.remove(&Removal::Stream(stream())).await.unwrap();
+    append(&memory, 10).await;
+    let all = soon(async || recorder.seen().len() == 20 || run.is_finished()).await;
+    assert!(all, "entries of the new stream were acked and never handled: {:?}", watermark(&memory).await);
+    let _ = stop.send(());
+    let _ = run.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn g4_a_position_from_before_a_reset_is_not_saved_under_the_new_epoch() {
+    let (memory, store, faults) = (Memory::new(), Memory::new(), Faults::new());
+    append(&memory, 10).await;
+    let consumer = Consumer::builder(subscription(), faults.clone().wrap(memory.clone()), store.clone());
+    let (recorder, _stop) = Recorder::until(usize::MAX);
+    let (stop, stopped) = stopper();
+    let run = tokio::spawn(consumer.build().unwrap().run(recorder.clone(), stopped));
+    assert!(soon(async || watermark(&store).await == Some(id(10))).await);
+    faults.next(Operation::Ack, Fault::Late(Duration::from_secs(5)));
+    append(&memory, 10).await;
+    assert!(soon(async || recorder.seen().len() == 20).await);
+    Clock::new().sleep(Duration::from_millis(100)).await;
+    // An operator rewinds, while the ack's answer is on its way.
+    memory.remove(&Removal::Group(subscription())).await.unwrap();
+    let reset = ResetCheckpoint::new(subscription(), Position::at(id(3))).force(true);
+    let epoch = store.reset(&reset).await.unwrap();
+    let replayed = soon(async || recorder.seen()[20..].contains(&4)).await;
+    Clock::new().sleep(Duration::from_secs(10)).await;
+    let mut seen = recorder.seen()[20..].to_vec();
+    seen.sort_unstable();
+    seen.dedup();
+    assert!(replayed && seen == (4..=20).collect::<Vec<_>>(), "the rewind was undone: {seen:?}");
+    assert_eq!(store.load(&subscription()).await.unwrap().unwrap().epoch, epoch);
+    stop.send(()).unwrap();
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn g4_a_two_step_save_keeps_the_epoch_that_it_began_with() {
+    use crate::consumer::{
+        context::{Context, Parts},
+        ledger::Save,
+        observer::Reporter,
+        settle::Settler,
+    };
+    let (memory, store, faults) = (Memory::new(), Memory::new(), Faults::new());
+    append(&memory, 10).await;
+    let name = crate::ConsumerName::new("c").unwrap();
+    memory.ensure_group(&EnsureGroup::new(subscription(), &Position::default())).await.unwrap();
+    memory.read_group(&ReadGroup::new(subscription(), name.clone(), 10)).await.unwrap();
+    faults.next(Operation::Ack, Fault::Late(Duration::from_secs(5)));
+    let context = Context::new(Parts {
+        subscription: subscription(),
+        name,
+        settings: Settings::default(),
+        stream: Arc::new(faults.wrap(memory)),
+        store: Arc::new(store.clone()),
+        settler: Settler::TwoStep,
+        clock: Clock::started(),
+        reporter: Reporter { subscription: subscription(), observer: None },
+    });
+    let save = Save { ids: (1..=10).map(id).collect(), ..Save::default() };
+    let rewind = async {
+        Clock::new().sleep(Duration::from_secs(1)).await;
+        let reset = ResetCheckpoint::new(subscription(), Position::at(id(3))).force(true);
+        // The resume path learns the new epoch while the ack's answer is on its way.
+        context.set_epoch(store.reset(&reset).await.unwrap());
+    };
+    let (saved, ()) = tokio::join!(context.settler.save(&context, context.epoch(), &save, false), rewind);
+    assert_eq!(
+        watermark(&store).await,
+        Some(id(3)),
+        "what was learned before a reset moved the checkpoint after it"
+    );
+    assert_eq!(saved.unwrap_err().kind(), crate::ErrorKind::Fenced);
+}

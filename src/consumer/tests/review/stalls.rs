@@ -1,0 +1,114 @@
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn g6_a_group_that_goes_while_every_ack_waits_for_its_save_is_created_again() {
+    let memory = Memory::new();
+    append(&memory, 10_000).await;
+    let (recorder, stop) = Recorder::until(10_000);
+    let handler = {
+        let recorder = recorder.clone();
+        move |delivery: Delivery| {
+            recorder.record(&delivery);
+            async {
+                Clock::new().sleep(Duration::from_millis(1)).await;
+                Ok::<_, HandlerError>(())
+            }
+        }
+    };
+    let consumer = builder(&memory, Ownership::Shared)
+        .configure(|settings| settings.checkpoint = CheckpointPolicy::EveryAck)
+        .build()
+        .unwrap();
+    let run = tokio::spawn(consumer.run(handler, stop));
+    until("it runs", async || recorder.seen().len() >= 100).await;
+    memory.remove(&Removal::Group(subscription())).await.unwrap();
+    let ended = soon(async || run.is_finished()).await;
+    assert!(ended, "it stands still after {}", recorder.seen().len());
+    run.await.unwrap().unwrap();
+    let seen = recorder.seen();
+    let odd =
+        seen.windows(2).position(|pair| pair[1] != pair[0] + 1).map(|at| &seen[at..(at + 5).min(seen.len())]);
+    assert_eq!((seen.len(), odd), (10_000, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn g6_a_group_that_goes_while_the_window_is_full_is_created_again() {
+    let memory = Memory::new();
+    append(&memory, 30).await;
+    let seen: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let handler = {
+        let seen = Arc::clone(&seen);
+        move |delivery: Delivery| {
+            seen.lock().unwrap().push(delivery.id().ms);
+            async {
+                Clock::new().sleep(Duration::from_millis(100)).await;
+                Ok::<_, HandlerError>(())
+            }
+        }
+    };
+    let consumer = builder(&memory, Ownership::Shared)
+        .configure(|settings| {
+            settings.in_flight_entries_max = 10;
+            settings.window_entries_max = 10;
+            settings.checkpoint = CheckpointPolicy::Interval(Duration::from_secs(5));
+        })
+        .build()
+        .unwrap();
+    let (stop, stopped) = stopper();
+    let run = tokio::spawn(consumer.run(handler, stopped));
+    until("ten are handled", async || seen.lock().unwrap().len() == 10).await;
+    Clock::new().sleep(Duration::from_secs(2)).await;
+    memory.remove(&Removal::Group(subscription())).await.unwrap();
+    let all = soon(async || watermark(&memory).await == Some(id(30))).await;
+    assert!(all, "it stands still after {:?}", seen.lock().unwrap());
+    stop.send(()).unwrap();
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn g16_a_claim_whose_reply_is_lost_leaves_nothing_behind() {
+    let memory = Memory::new();
+    append(&memory, 5).await;
+    memory.ensure_group(&EnsureGroup::new(subscription(), &crate::Position::default())).await.unwrap();
+    let dead = crate::ConsumerName::new("dead").unwrap();
+    memory
+        .heartbeat(&Heartbeat::new(subscription(), dead.clone(), Token(1), Duration::from_secs(3)))
+        .await
+        .unwrap();
+    memory.read_group(&ReadGroup::new(subscription(), dead, 5)).await.unwrap();
+    Clock::new().sleep(Duration::from_secs(10)).await;
+    let faults = Faults::new();
+    faults.next(Operation::Claim, Fault::After);
+    let (recorder, _stop) = Recorder::until(usize::MAX);
+    let consumer = faulty(&memory, &faults, Ownership::Shared).build().unwrap();
+    let (stop, stopped) = stopper();
+    let run = tokio::spawn(consumer.run(recorder.clone(), stopped));
+    let all = soon(async || recorder.seen().len() == 5).await;
+    assert!(all, "claimed, and never handled: {:?}, pending {:?}", recorder.seen(), pending(&memory).await);
+    stop.send(()).unwrap();
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn g11_a_panic_before_the_handlers_future_is_contained_too() {
+    /// Decodes before it returns its future.
+    struct Hasty(Recorder);
+
+    impl Handler for Hasty {
+        fn handle(&self, delivery: Delivery) -> impl Future<Output = Result<(), HandlerError>> + Send {
+            self.0.record(&delivery);
+            assert!(delivery.id().ms != 2 || delivery.attempt > 1, "cannot decode");
+            async { Ok(()) }
+        }
+    }
+
+    let memory = Memory::new();
+    append(&memory, 5).await;
+    let (recorder, stop) = Recorder::until(6);
+    let consumer = builder(&memory, Ownership::Shared).build().unwrap();
+    let run = tokio::spawn(consumer.run(Hasty(recorder.clone()), stop));
+    let ended = soon(async || run.is_finished()).await;
+    assert!(ended, "it stands still after {:?}", recorder.seen());
+    run.await.unwrap().unwrap();
+    assert_eq!(recorder.seen(), [1, 2, 2, 3, 4, 5]);
+}
