@@ -110,7 +110,10 @@ const NO_RIGHT: &str = "the user may not do this, or not with this key: give it 
 /// What an error reply is about, where it names it.
 fn subject<'a>(code: &str, detail: &'a str) -> Option<(&'static str, &'a str)> {
     match code {
-        "NOPERM" => Some(("command", detail.split('\'').nth(1)?)),
+        "NOPERM" | "ERR" if detail.contains("permissions to ") => {
+            let name = if detail.contains("to access ") { "key" } else { "command" };
+            Some((name, detail.rsplit('\'').nth(1)?))
+        }
         "WRONGTYPE" => Some(("key", detail.split_once(" in ")?.1)),
         _ => None,
     }
@@ -124,7 +127,7 @@ fn of_general(detail: &str) -> (ErrorKind, &'static str) {
         (ErrorKind::Invalid, "the id is not above the last one of the stream: leave it to the server")
     } else if says("exhausted the last possible id") {
         (ErrorKind::Invalid, "the stream has used its last id: go on with a new stream")
-    } else if says("user executing the script") {
+    } else if says("user executing the script") || says("acl failure in script") {
         (ErrorKind::Denied, NO_RIGHT)
     } else if says("db index") || says("invalid db") {
         (
@@ -231,6 +234,7 @@ mod tests {
         for text in [
             "ERR The user executing the script can't run this command or subcommand",
             "ERR The user executing the script can't access at least one of the keys mentioned in the command arguments",
+            "ERR ACL failure in script: User r has no permissions to run the 'hset' command",
             "NOPERM ACL failure in script: User r has no permissions to run the 'hset' command",
         ] {
             let error = writing("x")(Fault::Server(text.to_owned()));
@@ -247,6 +251,12 @@ mod tests {
                 "command",
                 "xgroup|create",
             ),
+            (
+                "ERR ACL failure in script: User u has no permissions to run the 'hset' command",
+                "command",
+                "hset",
+            ),
+            ("NOPERM User u has no permissions to access the 's' key", "key", "s"),
             (
                 "WRONGTYPE Operation against a key in highwater:{s}:heartbeats:1:s:g",
                 "key",
