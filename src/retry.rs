@@ -21,7 +21,7 @@ pub struct Backoff {
     pub first: Duration,
     /// Each wait is this many times the one before. Default: 2.
     pub factor: f64,
-    /// The longest wait. Default: 30 s.
+    /// The longest wait, at most a day. Default: 30 s.
     pub max: Duration,
     /// The share of a wait that is random, so that many do not try again at the same instant: 0 to 1. Default: 0.2.
     pub jitter: f64,

@@ -137,6 +137,10 @@ impl Place {
         assert_eq!(self.backend.read_group(&read).await.unwrap().len(), 1);
         let settle = Settle::new(subscription(), vec![id(1)], highwater::Epoch(0), consumer("first"));
         self.backend.settle(&settle.count(true)).await.unwrap();
+        // Not every server counts.
+        let counted = Position::at(id(1)).with_ordinal(Some(1));
+        let advance = Advance::new(subscription(), highwater::Epoch(0), counted, consumer("first"));
+        self.backend.advance(&advance).await.unwrap();
         let leave = Leave::new(subscription(), consumer("first"), Token(1));
         self.backend.leave(&leave).await.unwrap();
     }

@@ -1,9 +1,13 @@
 //! Checkpoints that cannot be read. Those in memory cannot be spoiled: nobody but the library can reach them.
 
-use highwater::{Consumer, Epoch, Error, ErrorKind, Position, backend::*};
+use std::future::pending;
+
+use highwater::{Builder, Consumer, Delivery, Epoch, Error, ErrorKind, Position, backend::*};
 use sqlx::AssertSqlSafe;
+use tokio::time::timeout;
 
 use super::place::*;
+use crate::support::eventually;
 
 /// A part of a record, what somebody wrote into it, and what the error must say of it.
 const SPOILED: &[(&str, &[u8], &str)] = &[
@@ -46,6 +50,11 @@ impl Place {
             let update = sqlx::query(AssertSqlSafe(update)).bind(value).execute(&mut self.sql().await).await;
             assert_eq!(update.unwrap().rows_affected(), 1);
         }
+    }
+
+    /// The checkpoints, as they are stored.
+    async fn records(&self) -> Vec<String> {
+        self.picture().await.into_iter().filter(|line| line.contains("checkpoint:")).collect()
     }
 
     async fn restore(&self) {
@@ -153,6 +162,50 @@ async fn record_calls_but_load(place: &Place) -> Vec<(&'static str, Error)> {
     ]
 }
 
+/// Runs a consumer, spoils its checkpoint, and gives it one more entry to settle.
+async fn spoiled_while_it_runs<S: StreamBackend, C: CheckpointBackend>(
+    place: &Place,
+    builder: Builder<S, C>,
+) -> Error {
+    let handler = |_: Delivery| async { Ok::<_, std::io::Error>(()) };
+    let run = tokio::spawn(builder.build().unwrap().run(handler, pending()));
+    let settled = async || {
+        let checkpoint = place.backend.load(&subscription()).await.unwrap();
+        checkpoint.is_some_and(|checkpoint| checkpoint.position.watermark == id(3))
+    };
+    eventually("all is settled", SOON, settled).await;
+    place.spoil("epoch", b"one").await;
+    let before = place.records().await;
+    let new = NewEntry::new(fields("v")).with_id(id(4));
+    place.backend.append(&Append::new(stream(), vec![new])).await.unwrap();
+    let error = timeout(SOON, run).await.expect("it does not go on for ever").unwrap().unwrap_err();
+    assert_eq!(place.records().await, before, "{}", place.name());
+    error
+}
+
+#[tokio::test]
+async fn g18_a_checkpoint_that_is_spoiled_while_a_consumer_runs_ends_it_and_stays() {
+    for place in [Place::redis().await, Place::sqlite().await] {
+        let fused = || Consumer::fused(subscription(), place.backend.clone());
+        let two_step = || Consumer::builder(subscription(), place.stream(), place.store());
+        for way in WAYS {
+            place.restore().await;
+            let error = match way {
+                Way::Fused => spoiled_while_it_runs(&place, fused()).await,
+                Way::TwoStep => spoiled_while_it_runs(&place, two_step()).await,
+                Way::Exclusive => spoiled_while_it_runs(&place, fused().exclusive()).await,
+            };
+            let case = format!("{} {way:?}", place.name());
+            assert_told(&case, &error, ErrorKind::Corrupt, &["epoch=`one`", "look at the record"]);
+            if way == Way::Fused {
+                let inspect = Inspect::subscription(&subscription());
+                let group = place.backend.inspect(&inspect).await.unwrap().unwrap().group.unwrap();
+                assert_eq!(group.pending, 1, "{case}: what could not be settled was not acked");
+            }
+        }
+    }
+}
+
 /// The record of one subscription says nothing about the others on the stream.
 #[tokio::test]
 async fn g18_a_corrupt_checkpoint_does_not_stop_another_group() {
@@ -161,7 +214,7 @@ async fn g18_a_corrupt_checkpoint_does_not_stop_another_group() {
         place.spoil("watermark", b"yesterday").await;
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let stop = std::sync::Mutex::new(Some(stop));
-        let handler = move |delivery: highwater::Delivery| {
+        let handler = move |delivery: Delivery| {
             let last = delivery.id() == id(3);
             let stop = stop.lock().unwrap().take_if(|_| last);
             async move { stop.map_or(Ok(()), |stop| stop.send(())).map_err(|()| "nobody waits") }
@@ -169,7 +222,7 @@ async fn g18_a_corrupt_checkpoint_does_not_stop_another_group() {
         let other = highwater::Subscription::new("s", "other").unwrap();
         let consumer = Consumer::fused(other, place.backend.clone()).build().unwrap();
         let run = consumer.run(handler, async { drop(stopped.await) });
-        let report = tokio::time::timeout(SOON, run).await.unwrap().unwrap();
+        let report = timeout(SOON, run).await.unwrap().unwrap();
         assert_eq!((report.settled, report.watermark), (3, Some(id(3))), "{}", place.name());
     }
 }

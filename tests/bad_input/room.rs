@@ -117,7 +117,8 @@ async fn save_to_disk(place: &Place, works: bool) {
 #[tokio::test]
 async fn g18_a_server_without_disk_refuses_checkpoints_and_the_consumer_recovers() {
     for seeded in [true, false] {
-        let place = Place::redis_with(&["--save", "3600 1"]).await;
+        let place = Place::redis().await;
+        place.redis_cli(&["CONFIG", "SET", "save", "3600 1"]);
         if seeded {
             seed(&place.backend).await;
         }
