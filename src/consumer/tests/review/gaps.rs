@@ -1,5 +1,5 @@
 use super::*;
-use crate::{ErrorKind, Position};
+use crate::ErrorKind;
 
 #[tokio::test(start_paused = true)]
 async fn g7_a_gap_behind_what_is_settled_shows_before_a_read_jumps_over_it() {
