@@ -26,8 +26,9 @@ pub(crate) enum Ledger {
 pub(crate) struct Held {
     /// What the checkpoint said at the last resume.
     position: Position,
-    /// All that is held, and whether it is handled: kept until its ack is known, so that a redelivery is recognised.
-    entries: HashMap<EntryId, bool>,
+    /// All that is held, and how many acks of it are owed: none before it is handled, two where it came again while one was
+    /// under way. Kept until its acks are known, so that a redelivery is recognised.
+    entries: HashMap<EntryId, u8>,
     /// Handled, not acked yet.
     unsaved: Vec<EntryId>,
 }
@@ -48,10 +49,17 @@ impl Ledger {
                 admission
             }
             Self::Shared(held) => match held.entries.entry(id) {
-                hash_map::Entry::Occupied(_) => Admission::Known,
+                hash_map::Entry::Occupied(mut slot) => {
+                    if let owed @ 1 = slot.get_mut() {
+                        // The ack under way may have come before this delivery, which another group made: ack it too.
+                        *owed = 2;
+                        held.unsaved.push(id);
+                    }
+                    Admission::Known
+                }
                 hash_map::Entry::Vacant(slot) => {
                     let settled = held.position.settles(id);
-                    slot.insert(settled);
+                    slot.insert(u8::from(settled));
                     if !settled {
                         return Admission::New;
                     }
@@ -71,8 +79,8 @@ impl Ledger {
                 *unsaved += 1;
             }
             Self::Shared(held) => {
-                if let Some(handled @ false) = held.entries.get_mut(&id) {
-                    *handled = true;
+                if let Some(owed @ 0) = held.entries.get_mut(&id) {
+                    *owed = 1;
                     held.unsaved.push(id);
                 }
             }
@@ -129,8 +137,14 @@ impl Ledger {
     /// A save is durable.
     pub(crate) fn saved(&mut self, save: &Save) {
         if let Self::Shared(held) = self {
-            for id in &save.ids {
-                held.entries.remove(id);
+            for &id in &save.ids {
+                if let hash_map::Entry::Occupied(mut slot) = held.entries.entry(id) {
+                    if *slot.get() <= 1 {
+                        slot.remove();
+                    } else {
+                        *slot.get_mut() -= 1;
+                    }
+                }
             }
         }
     }
