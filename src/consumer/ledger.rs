@@ -12,6 +12,8 @@ pub(crate) struct Save {
     pub(crate) ids: Vec<EntryId>,
     /// Exclusive: how far the subscription is settled.
     pub(crate) position: Option<Position>,
+    /// Exclusive: how many entries were settled since the save before.
+    pub(crate) settled: usize,
 }
 
 /// What is held and what is unsaved.
@@ -124,12 +126,12 @@ impl Ledger {
     pub(crate) fn save(&mut self, ids_max: usize) -> Save {
         match self {
             Self::Exclusive { tracker, ahead_bytes_max, unsaved } => {
-                *unsaved = 0;
-                Save { ids: Vec::new(), position: Some(tracker.position(*ahead_bytes_max)) }
+                let position = Some(tracker.position(*ahead_bytes_max));
+                Save { position, settled: std::mem::take(unsaved), ..Save::default() }
             }
             Self::Shared(held) => {
                 let rest = held.unsaved.split_off(ids_max.min(held.unsaved.len()));
-                Save { ids: std::mem::replace(&mut held.unsaved, rest), position: None }
+                Save { ids: std::mem::replace(&mut held.unsaved, rest), ..Save::default() }
             }
         }
     }
@@ -153,7 +155,7 @@ impl Ledger {
     pub(crate) fn not_saved(&mut self, save: Save) {
         match self {
             // The next position includes this one.
-            Self::Exclusive { unsaved, .. } => *unsaved += 1,
+            Self::Exclusive { unsaved, .. } => *unsaved += save.settled.max(1),
             Self::Shared(held) => {
                 let newer = std::mem::replace(&mut held.unsaved, save.ids);
                 held.unsaved.extend(newer);
