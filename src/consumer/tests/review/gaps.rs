@@ -42,3 +42,35 @@ async fn g7_a_gap_behind_what_is_settled_shows_before_a_read_jumps_over_it() {
         assert_eq!(*seen.lock().unwrap(), to(10), "{ownership:?}: nothing behind the gap came");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn g7_trimming_up_to_the_watermark_of_a_killed_consumer_is_no_gap() {
+    for ownership in both() {
+        let memory = Memory::new();
+        append(&memory, 51).await;
+        let (recorder, _stop) = Recorder::until(usize::MAX);
+        let handler = {
+            let recorder = recorder.clone();
+            move |delivery: Delivery| {
+                recorder.record(&delivery);
+                let stuck = delivery.id().ms > 50;
+                async move {
+                    if stuck {
+                        std::future::pending::<()>().await;
+                    }
+                    Ok::<_, HandlerError>(())
+                }
+            }
+        };
+        let run =
+            tokio::spawn(builder(&memory, ownership).build().unwrap().run(handler, std::future::pending()));
+        assert!(soon(async || watermark(&memory).await >= Some(id(50))).await, "{ownership:?}");
+        run.abort();
+        let _ = run.await;
+        memory.trim(&Trim::new(stream(), TrimLimit::Below(id(51)))).await.unwrap();
+        let (recorder, stop) = Recorder::until(1);
+        let report = builder(&memory, ownership).build().unwrap().run(recorder.clone(), stop).await;
+        let report = report.unwrap_or_else(|error| panic!("{ownership:?}: nothing is missing: {error}"));
+        assert_eq!((recorder.seen(), report.gaps), (vec![51], 0), "{ownership:?}");
+    }
+}
