@@ -74,3 +74,23 @@ async fn g7_trimming_up_to_the_watermark_of_a_killed_consumer_is_no_gap() {
         assert_eq!((recorder.seen(), report.gaps), (vec![51], 0), "{ownership:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn g7_entries_lost_before_the_first_was_settled_are_a_gap() {
+    for ownership in both() {
+        let memory = Memory::new();
+        // The subscription exists: its checkpoint is at the beginning.
+        memory.ensure_group(&EnsureGroup::new(subscription(), &Position::default())).await.unwrap();
+        let (stop, stopped) = stopper();
+        let (recorder, _stop) = Recorder::until(usize::MAX);
+        let run = tokio::spawn(builder(&memory, ownership).build().unwrap().run(recorder.clone(), stopped));
+        until("it has begun", async || watermark(&memory).await.is_some()).await;
+        stop.send(()).unwrap();
+        run.await.unwrap().unwrap();
+        append(&memory, 100).await;
+        memory.trim(&Trim::new(stream(), TrimLimit::Len(50))).await.unwrap();
+        let (recorder, stop) = Recorder::until(50);
+        let ended = builder(&memory, ownership).build().unwrap().run(recorder.clone(), stop).await;
+        assert_eq!(ended.err().map(|error| error.kind()), Some(ErrorKind::Gap), "{ownership:?}");
+    }
+}
