@@ -141,7 +141,12 @@ impl From<Finding> for Error {
 pub fn check(position: &Position, stream: Option<&StreamState>) -> Option<Finding> {
     let watermark = position.watermark;
     if watermark == EntryId::ZERO && position.ahead.is_empty() {
-        return None;
+        // Nothing is settled, so any stream will do. What was removed since the subscription began is missing all the same.
+        let (stream, ordinal) = (stream?, position.ordinal?);
+        let same = position.incarnation.is_none() || position.incarnation == stream.incarnation;
+        let lost = stream.entries_added?.checked_sub(stream.len)?.checked_sub(ordinal)?;
+        return (same && lost > 0)
+            .then(|| Finding::Gap(Gap::new(watermark, stream.first_id, Lost::Exactly(lost))));
     }
     let reset = |reason| Some(Finding::Reset(Reset { reason, watermark, last: stream.map(|s| s.last_id) }));
     let Some(stream) = stream else { return reset(ResetReason::Missing) };

@@ -75,7 +75,10 @@ async fn own(context: &Context) -> Result<Position> {
                 };
                 if is_new {
                     // Without this, an owner that dies before its first advance would leave no trace of where it began.
-                    let save = super::ledger::Save { ids: Vec::new(), position: Some(position.clone()) };
+                    let save = super::ledger::Save {
+                        position: Some(position.clone()),
+                        ..super::ledger::Save::default()
+                    };
                     context.settler.save(context, context.epoch(), &save, false).await?;
                 }
                 return Ok(position);

@@ -12,6 +12,8 @@ pub(crate) struct Save {
     pub(crate) ids: Vec<EntryId>,
     /// Exclusive: how far the subscription is settled.
     pub(crate) position: Option<Position>,
+    /// Exclusive: how many entries were settled since the save before.
+    pub(crate) settled: usize,
 }
 
 /// What is held and what is unsaved.
@@ -26,8 +28,9 @@ pub(crate) enum Ledger {
 pub(crate) struct Held {
     /// What the checkpoint said at the last resume.
     position: Position,
-    /// All that is held, and whether it is handled: kept until its ack is known, so that a redelivery is recognised.
-    entries: HashMap<EntryId, bool>,
+    /// All that is held, and how many acks of it are owed: none before it is handled, two where it came again while one was
+    /// under way. Kept until its acks are known, so that a redelivery is recognised.
+    entries: HashMap<EntryId, u8>,
     /// Handled, not acked yet.
     unsaved: Vec<EntryId>,
     /// While this consumer's pending entries are read again: what was acked meanwhile. Such a read is of an instant that may
@@ -52,11 +55,18 @@ impl Ledger {
                 admission
             }
             Self::Shared(held) => match held.entries.entry(id) {
-                hash_map::Entry::Occupied(_) => Admission::Known,
+                hash_map::Entry::Occupied(mut slot) => {
+                    if let owed @ 1 = slot.get_mut() {
+                        // The ack under way may have come before this delivery, which another group made: ack it too.
+                        *owed = 2;
+                        held.unsaved.push(id);
+                    }
+                    Admission::Known
+                }
                 hash_map::Entry::Vacant(slot) => {
                     let acked = held.acked.as_ref().is_some_and(|acked| acked.contains(&id));
                     let settled = acked || held.position.settles(id);
-                    slot.insert(settled);
+                    slot.insert(u8::from(settled));
                     if !settled {
                         return Admission::New;
                     }
@@ -76,8 +86,8 @@ impl Ledger {
                 *unsaved += 1;
             }
             Self::Shared(held) => {
-                if let Some(handled @ false) = held.entries.get_mut(&id) {
-                    *handled = true;
+                if let Some(owed @ 0) = held.entries.get_mut(&id) {
+                    *owed = 1;
                     held.unsaved.push(id);
                 }
             }
@@ -121,12 +131,12 @@ impl Ledger {
     pub(crate) fn save(&mut self, ids_max: usize) -> Save {
         match self {
             Self::Exclusive { tracker, ahead_bytes_max, unsaved } => {
-                *unsaved = 0;
-                Save { ids: Vec::new(), position: Some(tracker.position(*ahead_bytes_max)) }
+                let position = Some(tracker.position(*ahead_bytes_max));
+                Save { position, settled: std::mem::take(unsaved), ..Save::default() }
             }
             Self::Shared(held) => {
                 let rest = held.unsaved.split_off(ids_max.min(held.unsaved.len()));
-                Save { ids: std::mem::replace(&mut held.unsaved, rest), position: None }
+                Save { ids: std::mem::replace(&mut held.unsaved, rest), ..Save::default() }
             }
         }
     }
@@ -134,8 +144,14 @@ impl Ledger {
     /// A save is durable, and the checkpoint stands at `watermark`, if that is of the epoch that is still ours.
     pub(crate) fn saved(&mut self, save: &Save, watermark: Option<EntryId>) {
         if let Self::Shared(held) = self {
-            for id in &save.ids {
-                held.entries.remove(id);
+            for &id in &save.ids {
+                if let hash_map::Entry::Occupied(mut slot) = held.entries.entry(id) {
+                    if *slot.get() <= 1 {
+                        slot.remove();
+                    } else {
+                        *slot.get_mut() -= 1;
+                    }
+                }
             }
             if let Some(acked) = &mut held.acked {
                 acked.extend(&save.ids);
@@ -162,7 +178,7 @@ impl Ledger {
     pub(crate) fn not_saved(&mut self, save: Save) {
         match self {
             // The next position includes this one.
-            Self::Exclusive { unsaved, .. } => *unsaved += 1,
+            Self::Exclusive { unsaved, .. } => *unsaved += save.settled.max(1),
             Self::Shared(held) => {
                 let newer = std::mem::replace(&mut held.unsaved, save.ids);
                 held.unsaved.extend(newer);

@@ -340,14 +340,25 @@ impl Machine {
         }
     }
 
+    /// How many entries were read and may not be in the checkpoint.
+    fn window(&self) -> usize {
+        match self.ledger {
+            // What is unsaved is held.
+            Ledger::Shared(_) => self.ledger.len(),
+            // What is settled ahead counts twice until it is saved.
+            Ledger::Exclusive { .. } => self.ledger.len() + self.unsaved(),
+        }
+    }
+
     /// How many entries to read now, if any.
     fn demand(&self) -> Option<usize> {
         let limits = &self.limits;
-        if self.reading || self.ledger.len() >= limits.window_entries_max {
+        let window = self.window();
+        if self.reading || window >= limits.window_entries_max {
             return None;
         }
         let room = (limits.in_flight_entries_max.saturating_sub(self.in_flight))
-            .min(limits.window_entries_max - self.ledger.len());
+            .min(limits.window_entries_max - window);
         // Not in dribs: wait until there is room for a whole read, or for half of all.
         if room < limits.read_entries_max.min(limits.in_flight_entries_max.div_ceil(2)) {
             return None;

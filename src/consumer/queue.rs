@@ -219,12 +219,25 @@ impl Queue {
         }
     }
 
-    /// Takes out all that is not started.
+    /// Takes out all that is not started. A key whose delivery runs stays busy until its lane is free.
     pub(crate) fn drain(&mut self) -> Vec<Delivery> {
         self.hold = None;
-        let retries = std::mem::take(&mut self.retries).into_iter().map(|Reverse(retry)| retry.delivery);
-        let parked = std::mem::take(&mut self.busy).into_values().flatten();
-        let runnable = std::mem::take(&mut self.runnable).into_iter().map(|(_, delivery)| delivery);
-        self.ready.drain(..).chain(retries).chain(parked).chain(runnable).collect()
+        let mut drained: Vec<_> = self.ready.drain(..).collect();
+        for Reverse(Retry { delivery, .. }) in std::mem::take(&mut self.retries) {
+            if let Order::Keyed { key, .. } = &self.order {
+                let key = key(&delivery);
+                // Without its retry, nothing keeps the key busy but the lane that may not be free yet.
+                if !self.failed.remove(&key) {
+                    drained.extend(self.busy.remove(&key).into_iter().flatten());
+                }
+            }
+            drained.push(delivery);
+        }
+        for (key, delivery) in std::mem::take(&mut self.runnable) {
+            drained.push(delivery);
+            drained.extend(self.busy.remove(&key).into_iter().flatten());
+        }
+        self.busy.values_mut().for_each(|behind| drained.extend(behind.drain(..)));
+        drained
     }
 }

@@ -63,9 +63,16 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, shared: 
     // What the group has acked since the checkpoint was written is settled, though the checkpoint does not know it yet.
     let group = state.as_ref().filter(|_| shared).and_then(|state| state.group.as_ref());
     let (position, finding) = match (group.and_then(|group| group.first_pending), group) {
-        (Some(first), _) if first.prev() > Some(stored.watermark) => {
-            let behind = stored.clone().at_watermark(first.prev().unwrap_or_default());
-            (behind, trimmed(first, state.as_ref()))
+        (Some(first), _) if first.prev() >= Some(stored.watermark) => {
+            let is_behind = first.prev() > Some(stored.watermark);
+            // Whether it is the same stream, the checkpoint says; whether entries are missing, the pending one knows better.
+            let finding = match (integrity::check(&stored, state.as_ref()), trimmed(first, state.as_ref())) {
+                (Some(reset @ Finding::Reset(_)), _) => Some(reset),
+                (Some(counted), Some(_)) if !is_behind => Some(counted),
+                (_, trimmed) => trimmed,
+            };
+            let behind = first.prev().filter(|_| is_behind);
+            (behind.map_or_else(|| stored.clone(), |behind| stored.clone().at_watermark(behind)), finding)
         }
         (None, Some(group)) if group.last_delivered > stored.watermark => {
             let behind = stored.clone().at_watermark(group.last_delivered).with_ordinal(group.entries_read);

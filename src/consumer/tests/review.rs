@@ -2,6 +2,7 @@
 
 mod gaps;
 mod ledger;
+mod reports;
 mod stalls;
 
 use super::*;

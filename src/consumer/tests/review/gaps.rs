@@ -1,5 +1,5 @@
 use super::*;
-use crate::ErrorKind;
+use crate::{ErrorKind, Position};
 
 #[tokio::test(start_paused = true)]
 async fn g7_a_gap_behind_what_is_settled_shows_before_a_read_jumps_over_it() {
@@ -40,5 +40,57 @@ async fn g7_a_gap_behind_what_is_settled_shows_before_a_read_jumps_over_it() {
         assert!(ended, "{ownership:?}: 11 to 80 were lost in silence: {:?}", seen.lock().unwrap());
         assert_eq!(run.await.unwrap().unwrap_err().kind(), ErrorKind::Gap, "{ownership:?}");
         assert_eq!(*seen.lock().unwrap(), to(10), "{ownership:?}: nothing behind the gap came");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_trimming_up_to_the_watermark_of_a_killed_consumer_is_no_gap() {
+    for ownership in both() {
+        let memory = Memory::new();
+        append(&memory, 51).await;
+        let (recorder, _stop) = Recorder::until(usize::MAX);
+        let handler = {
+            let recorder = recorder.clone();
+            move |delivery: Delivery| {
+                recorder.record(&delivery);
+                let stuck = delivery.id().ms > 50;
+                async move {
+                    if stuck {
+                        std::future::pending::<()>().await;
+                    }
+                    Ok::<_, HandlerError>(())
+                }
+            }
+        };
+        let run =
+            tokio::spawn(builder(&memory, ownership).build().unwrap().run(handler, std::future::pending()));
+        assert!(soon(async || watermark(&memory).await >= Some(id(50))).await, "{ownership:?}");
+        run.abort();
+        let _ = run.await;
+        memory.trim(&Trim::new(stream(), TrimLimit::Below(id(51)))).await.unwrap();
+        let (recorder, stop) = Recorder::until(1);
+        let report = builder(&memory, ownership).build().unwrap().run(recorder.clone(), stop).await;
+        let report = report.unwrap_or_else(|error| panic!("{ownership:?}: nothing is missing: {error}"));
+        assert_eq!((recorder.seen(), report.gaps), (vec![51], 0), "{ownership:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_entries_lost_before_the_first_was_settled_are_a_gap() {
+    for ownership in both() {
+        let memory = Memory::new();
+        // The subscription exists: its checkpoint is at the beginning.
+        memory.ensure_group(&EnsureGroup::new(subscription(), &Position::default())).await.unwrap();
+        let (stop, stopped) = stopper();
+        let (recorder, _stop) = Recorder::until(usize::MAX);
+        let run = tokio::spawn(builder(&memory, ownership).build().unwrap().run(recorder.clone(), stopped));
+        until("it has begun", async || watermark(&memory).await.is_some()).await;
+        stop.send(()).unwrap();
+        run.await.unwrap().unwrap();
+        append(&memory, 100).await;
+        memory.trim(&Trim::new(stream(), TrimLimit::Len(50))).await.unwrap();
+        let (recorder, stop) = Recorder::until(50);
+        let ended = builder(&memory, ownership).build().unwrap().run(recorder.clone(), stop).await;
+        assert_eq!(ended.err().map(|error| error.kind()), Some(ErrorKind::Gap), "{ownership:?}");
     }
 }

@@ -53,6 +53,38 @@ async fn g5_a_restart_in_the_middle_of_a_run_of_holes_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn g10_after_a_lapse_a_key_is_still_handled_one_at_a_time() {
+    let memory = Memory::new();
+    append(&memory, 3).await;
+    let faults = Faults::new();
+    let log: Arc<Mutex<Vec<(u64, &str)>>> = Arc::default();
+    let handler = {
+        let log = Arc::clone(&log);
+        move |delivery: Delivery| {
+            let log = Arc::clone(&log);
+            async move {
+                log.lock().unwrap().push((delivery.id().ms, "begins"));
+                Clock::new().sleep(Duration::from_secs(20)).await;
+                log.lock().unwrap().push((delivery.id().ms, "ends"));
+                Ok::<_, HandlerError>(())
+            }
+        }
+    };
+    let (stop, stopped) = stopper();
+    let consumer = faulty(&memory, &faults, Ownership::Shared).keyed(4, |_| 1).build().unwrap();
+    let run = tokio::spawn(consumer.run(handler, stopped));
+    assert!(soon(async || !log.lock().unwrap().is_empty()).await);
+    faults.always(Operation::Heartbeat, Fault::Before);
+    Clock::new().sleep(Duration::from_secs(5)).await;
+    faults.clear();
+    until("all are handled", async || log.lock().unwrap().len() >= 6).await;
+    stop.send(()).unwrap();
+    run.await.unwrap().unwrap();
+    let order: Vec<_> = [1, 2, 3].into_iter().flat_map(|n| [(n, "begins"), (n, "ends")]).collect();
+    assert_eq!(*log.lock().unwrap(), order);
+}
+
+#[tokio::test(start_paused = true)]
 async fn g8_what_was_handled_of_the_stream_before_does_not_settle_the_new_one() {
     let memory = Memory::new();
     append(&memory, 5).await;

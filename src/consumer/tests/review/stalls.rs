@@ -112,3 +112,31 @@ async fn g11_a_panic_before_the_handlers_future_is_contained_too() {
     run.await.unwrap().unwrap();
     assert_eq!(recorder.seen(), [1, 2, 2, 3, 4, 5]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn g6_what_comes_again_while_its_ack_is_on_its_way_is_acked_again() {
+    let (memory, store, faults) = (Memory::new(), Memory::new(), Faults::new());
+    append(&memory, 10).await;
+    let consumer = Consumer::builder(subscription(), faults.clone().wrap(memory.clone()), store.clone());
+    let (recorder, _stop) = Recorder::until(usize::MAX);
+    let (stop, stopped) = stopper();
+    faults.next(Operation::Ack, Fault::Delay(Duration::ZERO));
+    faults.next(Operation::Ack, Fault::Late(Duration::from_secs(5)));
+    let run = tokio::spawn(consumer.build().unwrap().run(recorder.clone(), stopped));
+    assert!(soon(async || recorder.seen().len() == 10).await);
+    Clock::new().sleep(Duration::from_secs(1)).await;
+    assert_eq!((pending(&memory).await, watermark(&store).await), (Some(0), Some(EntryId::ZERO)));
+    memory.remove(&Removal::Group(subscription())).await.unwrap();
+    Clock::new().sleep(Duration::from_secs(10)).await;
+    append(&memory, 10).await;
+    let all = soon(async || watermark(&store).await == Some(id(20))).await;
+    assert!(
+        all,
+        "the checkpoint stays at {:?} with {:?} pending for ever; handled {:?}",
+        watermark(&store).await,
+        pending(&memory).await,
+        recorder.seen().len()
+    );
+    stop.send(()).unwrap();
+    run.await.unwrap().unwrap();
+}
