@@ -110,7 +110,12 @@ pub(crate) async fn keep(context: Arc<Context>, news: mpsc::UnboundedSender<News
     loop {
         context.clock.sleep(wait).await;
         let asked = context.clock.elapsed();
-        match renew(&context).await {
+        let limit = match context.settings.ownership {
+            Ownership::Shared => context.settings.ttl,
+            // An owner that has no answer when its lease is over is none.
+            Ownership::Exclusive => stands_until.saturating_sub(asked).max(Duration::from_millis(1)),
+        };
+        match renew(&context, limit).await {
             Ok(beat) => {
                 stands_until = asked + context.settings.ttl;
                 wait = interval;
@@ -144,9 +149,8 @@ pub(crate) async fn keep(context: Arc<Context>, news: mpsc::UnboundedSender<News
     }
 }
 
-async fn renew(context: &Context) -> Result<Beat> {
-    // A renewal that takes as long as the lease is no renewal.
-    let limit = context.settings.ttl;
+/// A renewal that takes longer than `limit` is no renewal.
+async fn renew(context: &Context, limit: Duration) -> Result<Beat> {
     let renewing = async {
         match context.settings.ownership {
             Ownership::Shared => context.stream.heartbeat(&heartbeat(context)).await,

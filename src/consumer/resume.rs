@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     EntryId, Epoch, ErrorKind, Position, Result,
-    backend::{EnsureGroup, Inspect, ResetCheckpoint, StreamState},
+    backend::{EnsureGroup, Inspect, Removal, ResetCheckpoint, StreamState},
     integrity::{self, Finding, Gap, Lost},
 };
 
@@ -147,6 +147,11 @@ async fn reset(context: &Context, finding: Finding, state: Option<&StreamState>)
             .with_incarnation(state.incarnation.clone()),
         (OnReset::FromBeginning | OnReset::FromEnd, None) => Position::default(),
     };
+    let has_group = state.is_some_and(|state| state.group.is_some());
+    if context.settings.on_reset == OnReset::FromBeginning && has_group {
+        // It survived, and stands where it stood. The resume path creates it at the beginning.
+        context.stream.remove(&Removal::Group(context.subscription.clone())).await?;
+    }
     let request =
         ResetCheckpoint::new(context.subscription.clone(), position).expect(context.epoch()).force(true);
     match context.store.reset(&request).await {

@@ -2,6 +2,7 @@
 
 mod gaps;
 mod ledger;
+mod ownership;
 mod reports;
 mod stalls;
 

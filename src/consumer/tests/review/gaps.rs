@@ -94,3 +94,23 @@ async fn g7_entries_lost_before_the_first_was_settled_are_a_gap() {
         assert_eq!(ended.err().map(|error| error.kind()), Some(ErrorKind::Gap), "{ownership:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn g8_from_the_beginning_means_so_where_the_group_survived() {
+    // The stream lost its tail in a failover, with its group; the checkpoint is elsewhere.
+    let (memory, store) = (Memory::new(), Memory::new());
+    append(&memory, 10).await;
+    memory.ensure_group(&EnsureGroup::new(subscription(), &Position::at(id(10)))).await.unwrap();
+    let advance = Advance::new(
+        subscription(),
+        crate::Epoch(0),
+        Position::at(id(20)),
+        crate::ConsumerName::new("before").unwrap(),
+    );
+    store.advance(&advance).await.unwrap();
+    let consumer = Consumer::builder(subscription(), memory.clone(), store.clone())
+        .configure(|settings| settings.on_reset = OnReset::FromBeginning);
+    let (recorder, stop) = Recorder::until(10);
+    consumer.build().unwrap().run(recorder.clone(), stop).await.unwrap();
+    assert_eq!(recorder.seen(), to(10));
+}
