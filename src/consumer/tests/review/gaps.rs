@@ -122,6 +122,28 @@ async fn g5_a_skipped_gap_forgets_nothing_of_what_is_settled_ahead() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn g7_a_gap_that_was_skipped_is_not_met_again() {
+    let memory = Memory::new();
+    append(&memory, 3).await;
+    let run = async |until_id: u64| {
+        let (stop, stopped) = stopper();
+        let (recorder, _stop) = Recorder::until(usize::MAX);
+        let consumer =
+            builder(&memory, Ownership::Exclusive).configure(|s| s.on_gap = OnGap::Skip).build().unwrap();
+        let running = tokio::spawn(consumer.run(recorder, stopped));
+        until("all are settled", async || watermark(&memory).await == Some(id(until_id))).await;
+        Clock::new().sleep(Duration::from_secs(5)).await;
+        stop.send(()).unwrap();
+        running.await.unwrap().unwrap().gaps
+    };
+    assert_eq!(run(3).await, 0);
+    append(&memory, 7).await;
+    memory.remove(&Removal::Entries(stream(), vec![id(5), id(6)])).await.unwrap();
+    assert_eq!(run(10).await, 1);
+    assert_eq!(run(10).await, 0, "it was skipped before");
+}
+
+#[tokio::test(start_paused = true)]
 async fn g8_from_the_beginning_means_so_where_the_group_survived() {
     // The stream lost its tail in a failover, with its group; the checkpoint is elsewhere.
     let (memory, store) = (Memory::new(), Memory::new());
