@@ -157,7 +157,16 @@ impl Machine {
         if self.stopping {
             return 0;
         }
-        self.limits.in_flight_entries_max.saturating_sub(self.in_flight)
+        let bytes = self.limits.in_flight_bytes_max.saturating_sub(self.in_flight_bytes);
+        let entries = self.limits.in_flight_entries_max.saturating_sub(self.in_flight);
+        // Where nothing is in flight, an entry that is larger than the limit must come as well.
+        entries.min(self.by_bytes(bytes).max(usize::from(self.in_flight == 0)))
+    }
+
+    /// How many entries of the size that is expected are so many bytes.
+    fn by_bytes(&self, bytes: usize) -> usize {
+        // Before the first batch nothing is known of their size: begin with few.
+        bytes.checked_div(self.entry_bytes).unwrap_or(self.limits.read_entries_max.div_ceil(8))
     }
 
     /// Takes an event and says what to do.
@@ -362,9 +371,6 @@ impl Machine {
         if bytes < limits.in_flight_bytes_max / 2 {
             return None;
         }
-        // Before the first batch nothing is known of their size: begin with few.
-        let by_bytes =
-            bytes.checked_div(self.entry_bytes).unwrap_or(limits.read_entries_max.div_ceil(8)).max(1);
-        Some(limits.read_entries_max.min(room).min(by_bytes))
+        Some(limits.read_entries_max.min(room).min(self.by_bytes(bytes).max(1)))
     }
 }

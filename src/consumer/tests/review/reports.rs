@@ -46,3 +46,40 @@ async fn the_report_counts_what_an_exclusive_owner_could_not_save() {
         assert_eq!((report.settled, report.unsaved), (20, 20), "{ownership:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn g17_claims_keep_to_the_limits_of_what_is_in_flight() {
+    let memory = Memory::new();
+    let big = |n: u64| NewEntry::new(Fields::from_iter([("n", vec![0u8; 100_000])])).with_id(id(n));
+    memory.append(&Append::new(stream(), (1..=500).map(big).collect())).await.unwrap();
+    memory.ensure_group(&EnsureGroup::new(subscription(), &crate::Position::default())).await.unwrap();
+    let dead = crate::ConsumerName::new("dead").unwrap();
+    memory
+        .heartbeat(&Heartbeat::new(subscription(), dead.clone(), Token(1), Duration::from_secs(3)))
+        .await
+        .unwrap();
+    memory.read_group(&ReadGroup::new(subscription(), dead, 500)).await.unwrap();
+    Clock::new().sleep(Duration::from_secs(10)).await;
+    let most = Arc::new(Mutex::new(0));
+    let observed = Arc::clone(&most);
+    let consumer = builder(&memory, Ownership::Shared)
+        .configure(|settings| settings.in_flight_bytes_max = 4_000_000)
+        .observer(move |_: &Subscription, observation: &Observation<'_>| {
+            if let Observation::Status(status) = observation {
+                let mut most = observed.lock().unwrap();
+                *most = status.in_flight.max(*most);
+            }
+        })
+        .build()
+        .unwrap();
+    let handler = |_: Delivery| async {
+        Clock::new().sleep(Duration::from_secs(10)).await;
+        Ok::<_, HandlerError>(())
+    };
+    let run = tokio::spawn(consumer.run(handler, std::future::pending()));
+    Clock::new().sleep(Duration::from_secs(5)).await;
+    let most = *most.lock().unwrap();
+    // The first batch, whose size nobody knows, may go over it.
+    assert!(most <= 125, "{most} entries of 100 kB are in flight, the limit is 4 MB");
+    run.abort();
+}
