@@ -270,7 +270,8 @@ impl Machine {
             }
             Finished::Failed { mut deliveries, error, reject, rest } => {
                 let attempts = deliveries[0].attempt;
-                if reject || attempts >= self.limits.attempts_max {
+                // While it stops, a delivery that nobody takes any more is no failure of the entry, which comes again.
+                if reject || (attempts >= self.limits.attempts_max && !self.stopping) {
                     let id = deliveries[0].id();
                     self.return_unstarted(deliveries.into_iter().chain(rest).collect());
                     actions.push(Action::Exhausted { id, attempts, error });

@@ -1,3 +1,5 @@
+use futures_util::StreamExt;
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -82,4 +84,20 @@ async fn g17_claims_keep_to_the_limits_of_what_is_in_flight() {
     // The first batch, whose size nobody knows, may go over it.
     assert!(most <= 125, "{most} entries of 100 kB are in flight, the limit is 4 MB");
     run.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn g15_a_stop_does_not_count_what_nobody_took_as_a_failure() {
+    let memory = Memory::new();
+    append(&memory, 3).await;
+    let mut deliveries = builder(&memory, Ownership::Shared)
+        .configure(|settings| settings.attempts_max = 1)
+        .build()
+        .unwrap()
+        .into_stream();
+    deliveries.next().await.unwrap().unwrap().settle();
+    // The second one waits in the stream.
+    Clock::new().sleep(Duration::from_secs(1)).await;
+    let report = deliveries.stop().await.expect("a graceful stop");
+    assert_eq!(report.settled, 1);
 }
