@@ -73,6 +73,8 @@ pub(crate) struct Counts {
     /// Redelivered, and not handled again.
     pub(crate) skipped: u64,
     pub(crate) saved: u64,
+    /// Let go before they were started, because others may have claimed them.
+    pub(crate) lapsed: u64,
 }
 
 /// The limits that the machine keeps.
@@ -203,6 +205,7 @@ impl Machine {
             Event::Resumed(position) => self.ledger.resume(position),
             Event::Lapsed => {
                 let dropped = self.queue.drain();
+                self.counts.lapsed += dropped.len() as u64;
                 self.let_go(&dropped);
                 self.ledger.release(dropped.iter().map(Delivery::id));
             }

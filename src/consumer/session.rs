@@ -517,7 +517,7 @@ impl<'a> Session<'a> {
         self.report.settled += counts.settled;
         self.report.retried += counts.retried;
         self.report.skipped += counts.skipped;
-        self.report.abandoned += counts.delivered - counts.settled;
+        self.report.abandoned += counts.delivered - counts.settled - counts.lapsed;
         self.report.unsaved += self.machine.unsaved() as u64;
         self.running.abort_all();
         if self.count_open && self.drained {

@@ -101,3 +101,30 @@ async fn g15_a_stop_does_not_count_what_nobody_took_as_a_failure() {
     let report = deliveries.stop().await.expect("a graceful stop");
     assert_eq!(report.settled, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_report_does_not_call_abandoned_what_came_again_and_was_handled() {
+    let memory = Memory::new();
+    append(&memory, 3).await;
+    let faults = Faults::new();
+    let (recorder, stop) = Recorder::until(3);
+    let handler = {
+        let recorder = recorder.clone();
+        move |delivery: Delivery| {
+            let recorder = recorder.clone();
+            async move {
+                Clock::new().sleep(Duration::from_secs(10)).await;
+                recorder.record(&delivery);
+                Ok::<_, HandlerError>(())
+            }
+        }
+    };
+    let consumer = faulty(&memory, &faults, Ownership::Shared).concurrency(2).build().unwrap();
+    let run = tokio::spawn(consumer.run(handler, stop));
+    Clock::new().sleep(Duration::from_secs(1)).await;
+    faults.always(Operation::Heartbeat, Fault::Before);
+    Clock::new().sleep(Duration::from_secs(5)).await;
+    faults.clear();
+    let report = run.await.unwrap().unwrap();
+    assert_eq!((report.settled, report.abandoned), (3, 0));
+}
