@@ -39,7 +39,7 @@ pub(crate) async fn run(
             biased;
             () = &mut shutdown => {
                 // The call that was dropped may have taken effect.
-                keeper::leave(&context).await;
+                keeper::leave(&context, keeper::GOODBYE_MAX.min(context.settings.drain_timeout)).await;
                 break;
             }
             entered = keeper::enter(&context) => entered,

@@ -128,3 +128,27 @@ async fn the_report_does_not_call_abandoned_what_came_again_and_was_handled() {
     let report = run.await.unwrap().unwrap();
     assert_eq!((report.settled, report.abandoned), (3, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn g15_a_stop_keeps_to_its_deadline_when_no_store_answers() {
+    for ownership in both() {
+        let memory = Memory::new();
+        append(&memory, 1).await;
+        let faults = Faults::new();
+        let (stop, stopped) = stopper();
+        let (recorder, _stop) = Recorder::until(usize::MAX);
+        let consumer = faulty(&memory, &faults, ownership)
+            .configure(|settings| settings.drain_timeout = Duration::from_millis(300))
+            .build()
+            .unwrap();
+        let run = tokio::spawn(consumer.run(recorder.clone(), stopped));
+        assert!(soon(async || recorder.seen().len() == 1).await);
+        Clock::new().sleep(Duration::from_millis(20)).await;
+        faults.all(Fault::Hang);
+        append(&memory, 1).await;
+        let clock = Clock::started();
+        stop.send(()).unwrap();
+        run.await.unwrap().unwrap();
+        assert!(clock.elapsed() <= Duration::from_millis(500), "{ownership:?}: {:?}", clock.elapsed());
+    }
+}
