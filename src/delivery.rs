@@ -5,6 +5,15 @@ use crate::{Entry, EntryId, Fields};
 /// One hand-over of one entry to a handler.
 ///
 /// Cloning is cheap: the bytes are shared.
+///
+/// ```
+/// use highwater::{Delivery, Entry, EntryId, Fields};
+///
+/// // As a test of a handler makes one.
+/// let entry = Entry::new(EntryId::new(1, 0), Fields::from_iter([("kind", "order")]));
+/// assert!(!Delivery::new(entry.clone(), 1).is_redelivery());
+/// assert!(Delivery::new(entry, 2).is_redelivery(), "the server has delivered it before");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Delivery {

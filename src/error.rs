@@ -68,6 +68,15 @@ pub enum Outcome {
 /// [`kind`](Self::kind) says what to do, [`retry`](Self::retry) whether the call may be repeated, and
 /// [`outcome`](Self::outcome) whether it took effect. `Display` prints this level alone, in one line; the driver's error
 /// is the [`source`](StdError::source), for diagnostics and not for control flow. Secrets never appear in any of them.
+///
+/// ```
+/// use highwater::{ErrorKind, Outcome, Retry, StreamName};
+///
+/// let error = StreamName::new("").unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Invalid);
+/// assert_eq!((error.retry(), error.outcome()), (Retry::Never, Outcome::NotApplied));
+/// assert!(error.to_string().starts_with("the name of a stream is empty: use 1 to 512 bytes"));
+/// ```
 pub struct Error(Box<Inner>);
 
 struct Inner {

@@ -125,6 +125,18 @@ impl From<Finding> for Error {
 ///
 /// Exact where the ordinal of the watermark and the stream's counters are known. Deletions in the middle of the stream show
 /// only when the reader reaches its end: see [`check_tail`].
+///
+/// ```
+/// use highwater::{EntryId, Position, backend::StreamState, integrity::{self, Finding, Lost}};
+///
+/// // 50 of 100 entries were settled, and 70 were removed.
+/// let position = Position::at(EntryId::new(50, 0)).with_ordinal(Some(50));
+/// let mut stream = StreamState::new(EntryId::new(100, 0), 30);
+/// (stream.first_id, stream.entries_added) = (Some(EntryId::new(71, 0)), Some(100));
+///
+/// let Some(Finding::Gap(gap)) = integrity::check(&position, Some(&stream)) else { panic!("20 entries are lost") };
+/// assert_eq!((gap.lost, gap.before), (Lost::Exactly(20), Some(EntryId::new(71, 0))));
+/// ```
 #[must_use]
 pub fn check(position: &Position, stream: Option<&StreamState>) -> Option<Finding> {
     let watermark = position.watermark;

@@ -29,3 +29,25 @@ pub use memory::Memory;
 pub use name::{ConsumerName, GroupName, StreamName, Subscription};
 pub use producer::Producer;
 pub use retry::Backoff;
+
+/// The files beside the code: rendered here, and their examples tested.
+#[cfg(any(doc, doctest))]
+pub mod _docs {
+    #[doc = include_str!("../docs/GUARANTEES.md")]
+    pub mod guarantees {}
+
+    #[doc = include_str!("../docs/GLOSSARY.md")]
+    pub mod glossary {}
+
+    #[doc = include_str!("../docs/DESIGN.md")]
+    pub mod design {}
+
+    #[doc = include_str!("../ARCHITECTURE.md")]
+    pub mod architecture {}
+
+    #[doc = include_str!("../CHANGELOG.md")]
+    pub mod changelog {}
+
+    #[doc = include_str!("../CONTRIBUTING.md")]
+    pub mod contributing {}
+}

@@ -21,7 +21,7 @@ pub struct Backoff {
     pub first: Duration,
     /// Each wait is this many times the one before. Default: 2.
     pub factor: f64,
-    /// The longest wait. Default: 30 s.
+    /// The longest wait, at most a day. Default: 30 s.
     pub max: Duration,
     /// The share of a wait that is random, so that many do not try again at the same instant: 0 to 1. Default: 0.2.
     pub jitter: f64,
@@ -47,11 +47,15 @@ impl Backoff {
             && self.factor.is_finite()
             && (0.0..=1.0).contains(&self.jitter)
             && self.first <= self.max
-            && !self.first.is_zero();
+            && !self.first.is_zero()
+            // It is added to a time that it must not overflow.
+            && self.max <= Duration::from_hours(24);
         if valid {
             return Ok(());
         }
-        Err(Error::invalid("a backoff needs 0 < first <= max, factor >= 1 and jitter between 0 and 1")
-            .with("setting", name))
+        Err(Error::invalid(
+            "a backoff needs 0 < first <= max <= 1 day, factor >= 1 and jitter between 0 and 1",
+        )
+        .with("setting", name))
     }
 }

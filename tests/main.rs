@@ -3,12 +3,16 @@
 #![expect(clippy::disallowed_methods, reason = "tests measure real time, and wait in it")]
 #![expect(unreachable_pub, reason = "in a binary nothing is reachable, and `pub` is easier to read")]
 
+#[cfg(test)]
+mod bad_input;
 #[cfg(all(test, feature = "conformance"))]
 mod conformance;
 #[cfg(test)]
 mod delivery;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -11,7 +11,7 @@ const MAX_LINES: usize = 400;
 
 /// Longer files, each with the length that it may not pass. A ratchet: the numbers only fall, and lines only leave.
 const LONGER: &[(&str, usize)] =
-    &[("src/backend/requests.rs", 486), ("src/checkpoint.rs", 581), ("src/consumer/session.rs", 516)];
+    &[("src/backend/requests.rs", 486), ("src/checkpoint.rs", 578), ("src/consumer/session.rs", 516)];
 
 /// Words for what the project calls something else, and what that is.
 const BANNED: &[(&str, &str)] = &[

@@ -197,6 +197,27 @@ impl ResetCheckpoint {
 /// 4. **Durable.** When `advance` has returned, a later `load` from any process sees at least that watermark, as far as the
 ///    store keeps what it was told.
 ///
+/// ```
+/// use std::time::Duration;
+/// use highwater::{ConsumerName, EntryId, ErrorKind, Memory, Position, Subscription, backend::*};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> highwater::Result<()> {
+/// let (store, orders, me) = (Memory::new(), Subscription::new("orders", "billing")?, ConsumerName::unique());
+/// let lease = Acquire::new(orders.clone(), me.clone(), Duration::from_secs(3));
+/// let (Acquired::Owned(old), Acquired::Owned(new)) = (store.acquire(&lease).await?, store.acquire(&lease).await?)
+/// else {
+///     unreachable!("nobody else is there")
+/// };
+///
+/// let advance = |epoch| Advance::new(orders.clone(), epoch, Position::at(EntryId::new(7, 0)), me.clone());
+/// assert!(store.advance(&advance(new.epoch)).await?.moved);
+/// assert!(!store.advance(&advance(new.epoch)).await?.moved, "once more is harmless");
+/// assert_eq!(store.advance(&advance(old.epoch)).await.unwrap_err().kind(), ErrorKind::Fenced);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # For implementers
 ///
 /// As for [`StreamBackend`](super::StreamBackend): one attempt, honest outcome, cancel safety, shared, typed errors. Of two

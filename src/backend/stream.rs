@@ -12,6 +12,26 @@ use crate::{Delivery, Entry, EntryId, Result};
 
 /// A store of streams, with groups.
 ///
+/// ```
+/// use highwater::{ConsumerName, EntryId, Fields, Memory, Position, Subscription, backend::*};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> highwater::Result<()> {
+/// let (stream, orders, me) = (Memory::new(), Subscription::new("orders", "billing")?, ConsumerName::unique());
+/// let entry = NewEntry::new(Fields::from_iter([("kind", "order")])).with_id(EntryId::new(7, 0));
+/// stream.append(&Append::new(orders.stream.clone(), vec![entry])).await?;
+///
+/// stream.ensure_group(&EnsureGroup::new(orders.clone(), &Position::default())).await?;
+/// let delivered = stream.read_group(&ReadGroup::new(orders.clone(), me, 10)).await?;
+/// assert_eq!(delivered[0].id(), EntryId::new(7, 0));
+///
+/// let acked = stream.ack(&Ack::new(orders, vec![delivered[0].id()])).await?;
+/// let position = acked.position.expect("the group is there");
+/// assert_eq!(position.watermark, EntryId::new(7, 0), "how far the group is settled now");
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # For implementers
 ///
 /// 1. **One attempt.** A method tries once. Repeating, timing out and counting are layers.

@@ -103,6 +103,7 @@ macro_rules! __stream_cases {
                 the_last_id_survives
                 the_count_survives
                 a_new_stream_counts_anew
+                capabilities_are_honest
                 a_life_keeps_its_name
                 another_life_has_another_name
                 a_stream_of_a_group_has_a_life

@@ -20,7 +20,7 @@
 //! side on one server: each uses stream and group names that nobody else has, and removes its stream when it succeeds.
 //!
 //! The only way past a case is a [capability](crate::backend::StreamCapabilities) that the backend says it lacks; the case
-//! then prints `skipped: <case>: <reason>`. Everything else fails.
+//! then prints `not applicable: <case>: <reason>`. Everything else fails.
 
 mod checkpoint;
 mod list;

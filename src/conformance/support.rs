@@ -23,7 +23,7 @@ pub(super) const SHORT: Duration = Duration::from_millis(100);
 /// How a case ends, if not well.
 #[derive(Debug)]
 pub(super) enum Stop {
-    Skipped(&'static str),
+    NotApplicable(&'static str),
     Failed(Error),
 }
 
@@ -119,12 +119,16 @@ impl Streams {
 
     pub(super) fn needs_counts(&self) -> Verdict {
         let capable = self.backend.capabilities().counts_entries;
-        if capable { Ok(()) } else { Err(Stop::Skipped("the backend does not count entries")) }
+        if capable { Ok(()) } else { Err(Stop::NotApplicable("the backend does not count entries")) }
     }
 
     pub(super) fn needs_incarnations(&self) -> Verdict {
         let capable = self.backend.capabilities().names_incarnations;
-        if capable { Ok(()) } else { Err(Stop::Skipped("the backend does not name the lives of a stream")) }
+        if capable {
+            Ok(())
+        } else {
+            Err(Stop::NotApplicable("the backend does not name the lives of a stream"))
+        }
     }
 
     /// The same stream, another group.

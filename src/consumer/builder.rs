@@ -29,7 +29,7 @@ use crate::{
 /// Reads a subscription from a stream store `S` and keeps its checkpoint in a store `C`.
 ///
 /// Made by [`Consumer::builder`] for two stores, or by [`Consumer::fused`] for one that is both and settles in one step.
-/// Consumed by one of four ways to run: [`run`](Self::run) with a handler per entry, [`run_batches`](Self::run_batches) with
+/// Consumed in one of three ways: [`run`](Self::run) with a handler per entry, [`run_batches`](Self::run_batches) with
 /// a handler per batch, or [`into_stream`](Self::into_stream) with a `Stream` that is settled by hand.
 ///
 /// ```
@@ -61,6 +61,13 @@ pub struct Consumer<S, C> {
 
 impl<S: StreamBackend, C: CheckpointBackend> Consumer<S, C> {
     /// A consumer over two stores: ack, then advance. A crash between the two only redelivers.
+    ///
+    /// ```
+    /// # use highwater::{Consumer, Memory, Subscription};
+    /// let (stream, checkpoints) = (Memory::new(), Memory::new());
+    /// let consumer = Consumer::builder(Subscription::new("orders", "billing")?, stream, checkpoints).exclusive().build()?;
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
     pub fn builder(subscription: Subscription, stream: S, checkpoints: C) -> Builder<S, C> {
         Builder::new(subscription, Arc::new(stream), Arc::new(checkpoints), Settler::TwoStep)
     }
@@ -68,6 +75,8 @@ impl<S: StreamBackend, C: CheckpointBackend> Consumer<S, C> {
 
 impl<B: AtomicSettle> Consumer<Arc<B>, Arc<B>> {
     /// A consumer over one store that is both: ack and advance are one atomic step.
+    ///
+    /// To go on using the store, give it a clone, or an [`Arc`] of it.
     pub fn fused(subscription: Subscription, backend: B) -> Builder<Arc<B>, Arc<B>> {
         let backend = Arc::new(backend);
         let settler = Settler::Atomic(Arc::clone(&backend) as _);
@@ -333,6 +342,24 @@ impl<S, C> Consumer<S, C> {
     /// In strict order, the default, the next entry comes when the one before is settled; with
     /// [`concurrency`](Builder::concurrency) so many are out at once, first in the order of the stream; with
     /// [`keyed`](Builder::keyed) one of each key.
+    ///
+    /// ```
+    /// use futures_util::StreamExt;
+    /// use highwater::{Consumer, Fields, Memory, Producer, Subscription};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> highwater::Result<()> {
+    /// let memory = Memory::new();
+    /// Producer::new("orders".parse()?, memory.clone())?.append(Fields::from_iter([("kind", "order")])).await?;
+    ///
+    /// let mut deliveries = Consumer::fused(Subscription::new("orders", "billing")?, memory).build()?.into_stream();
+    /// let delivery = deliveries.next().await.expect("it goes on until it is stopped")?;
+    /// println!("{}: {:?}", delivery.id(), delivery.fields());
+    /// delivery.settle();
+    /// assert_eq!(deliveries.stop().await?.settled, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Panics
     ///

@@ -7,6 +7,18 @@ use crate::Delivery;
 /// Why a handler did not succeed, and whether it may be called again with the same entry.
 ///
 /// Made from any error by `?` or `into`, which means "again, with backoff".
+///
+/// ```
+/// use highwater::{Delivery, HandlerError};
+///
+/// async fn handle(delivery: Delivery) -> Result<(), HandlerError> {
+///     // Without the field it fails for ever; a number that cannot be read, too.
+///     let cents = delivery.fields().get("cents").ok_or("no field `cents`").map_err(HandlerError::reject)?;
+///     let cents: u64 = std::str::from_utf8(cents)?.parse().map_err(HandlerError::reject)?;
+///     println!("{cents}");
+///     Ok(())
+/// }
+/// ```
 pub struct HandlerError {
     source: Box<dyn StdError + Send + Sync>,
     reject: bool,
@@ -95,6 +107,17 @@ where
 ///
 /// As [`Handler`], for the whole batch: `Ok` settles all of it, an error or a panic brings all of it again. Retries of a batch
 /// come before anything behind it.
+///
+/// Every `Fn(Vec<Delivery>) -> impl Future<Output = Result<(), E>>` is a handler:
+///
+/// ```
+/// # use highwater::{BatchHandler, Delivery};
+/// fn check(_: &impl BatchHandler) {}
+/// check(&|batch: Vec<Delivery>| async move {
+///     println!("{} entries, the first is {}", batch.len(), batch[0].id());
+///     Ok::<_, std::io::Error>(())
+/// });
+/// ```
 pub trait BatchHandler: Send + Sync + 'static {
     /// Handles a batch, which is never empty.
     fn handle_batch(&self, batch: Vec<Delivery>) -> impl Future<Output = Result<(), HandlerError>> + Send;

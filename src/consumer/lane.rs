@@ -45,9 +45,9 @@ impl Desk {
         }
     }
 
-    /// Makes lanes give back what they have not started.
-    pub(crate) fn halt(&self) {
-        self.halt.store(true, Ordering::Relaxed);
+    /// Makes lanes give back what they have not started, or not any more.
+    pub(crate) fn halt(&self, halt: bool) {
+        self.halt.store(halt, Ordering::Relaxed);
     }
 
     fn halted(&self) -> bool {

@@ -1,6 +1,6 @@
 //! What a consumer holds and what it has yet to save, for both ways to own a subscription.
 
-use std::collections::{HashMap, hash_map};
+use std::collections::{HashMap, HashSet, hash_map};
 
 use super::tracker::{Admission, Tracker};
 use crate::{EntryId, Position};
@@ -33,11 +33,15 @@ pub(crate) struct Held {
     entries: HashMap<EntryId, u8>,
     /// Handled, not acked yet.
     unsaved: Vec<EntryId>,
+    /// While this consumer's pending entries are read again: what was acked meanwhile. Such a read is of an instant that may
+    /// be before the ack.
+    acked: Option<HashSet<EntryId>>,
 }
 
 impl Held {
     pub(crate) fn new(position: Position) -> Self {
-        Self { position, ..Self::default() }
+        // A consumer begins with its pending entries.
+        Self { position, acked: Some(HashSet::new()), ..Self::default() }
     }
 }
 
@@ -60,12 +64,13 @@ impl Ledger {
                     Admission::Known
                 }
                 hash_map::Entry::Vacant(slot) => {
-                    let settled = held.position.settles(id);
+                    let acked = held.acked.as_ref().is_some_and(|acked| acked.contains(&id));
+                    let settled = acked || held.position.settles(id);
                     slot.insert(u8::from(settled));
                     if !settled {
                         return Admission::New;
                     }
-                    // Handled before, by whomever; only the ack is missing.
+                    // Handled before, by whomever; at most the ack is missing.
                     held.unsaved.push(id);
                     Admission::Settled
                 }
@@ -136,8 +141,8 @@ impl Ledger {
         }
     }
 
-    /// A save is durable.
-    pub(crate) fn saved(&mut self, save: &Save) {
+    /// A save is durable, and the checkpoint stands at `watermark`, if that is of the epoch that is still ours.
+    pub(crate) fn saved(&mut self, save: &Save, watermark: Option<EntryId>) {
         if let Self::Shared(held) = self {
             for &id in &save.ids {
                 if let hash_map::Entry::Occupied(mut slot) = held.entries.entry(id) {
@@ -147,6 +152,24 @@ impl Ledger {
                         *slot.get_mut() -= 1;
                     }
                 }
+            }
+            if let Some(acked) = &mut held.acked {
+                acked.extend(&save.ids);
+            }
+            // Should the group be moved back behind our back, what it brings again is known to be settled.
+            if let Some(watermark) = watermark.filter(|&watermark| watermark > held.position.watermark) {
+                held.position = std::mem::take(&mut held.position).at_watermark(watermark);
+            }
+        }
+    }
+
+    /// Whether this consumer's pending entries are being read again.
+    pub(crate) fn recovering(&mut self, recovering: bool) {
+        if let Self::Shared(held) = self {
+            match (recovering, &held.acked) {
+                (true, None) => held.acked = Some(HashSet::new()),
+                (false, Some(_)) => held.acked = None,
+                (true, Some(_)) | (false, None) => {}
             }
         }
     }

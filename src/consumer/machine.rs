@@ -24,8 +24,8 @@ pub(crate) enum Event<E> {
     Gone(Vec<EntryId>),
     /// What lanes report.
     Finished(Vec<Finished<E>>),
-    /// The save that was asked for is durable.
-    Saved(Save),
+    /// The save that was asked for is durable. The checkpoint stands there, if that is of the epoch that is still ours.
+    Saved(Save, Option<EntryId>),
     /// The save failed. Try again at this time.
     NotSaved(Save, Duration),
     /// The position was loaded anew.
@@ -104,6 +104,8 @@ pub(crate) struct Machine {
     save_not_before: Duration,
     stopping: bool,
     drained: bool,
+    /// What lanes give back may be claimed by now. Nothing starts until all of them have.
+    lapsed: bool,
     /// Deliveries that are not handled, and the bytes of their fields.
     in_flight: usize,
     in_flight_bytes: usize,
@@ -125,6 +127,7 @@ impl Machine {
             save_not_before: Duration::ZERO,
             stopping: false,
             drained: false,
+            lapsed: false,
             in_flight: 0,
             in_flight_bytes: 0,
             entry_bytes: 0,
@@ -192,10 +195,10 @@ impl Machine {
                     self.finished(finished, now, actions);
                 }
             }
-            Event::Saved(save) => {
+            Event::Saved(save, watermark) => {
                 (self.saving, self.saving_len) = (false, 0);
                 self.counts.saved += save.ids.len() as u64;
-                self.ledger.saved(&save);
+                self.ledger.saved(&save, watermark);
             }
             Event::NotSaved(save, again) => {
                 (self.saving, self.saving_len) = (false, 0);
@@ -204,6 +207,7 @@ impl Machine {
             }
             Event::Resumed(position) => self.ledger.resume(position),
             Event::Lapsed => {
+                self.lapsed = self.queue.running() > 0;
                 let dropped = self.queue.drain();
                 self.counts.lapsed += dropped.len() as u64;
                 self.let_go(&dropped);
@@ -221,7 +225,7 @@ impl Machine {
         let save = (!self.saving && self.ledger.unsaved() > 0)
             .then(|| self.policy.due_at().max(self.save_not_before));
         let held = self.policy.every_ack() && (self.saving || self.ledger.unsaved() > 0);
-        let retry = if self.stopping || held { None } else { self.queue.wake() };
+        let retry = if self.stopping || self.lapsed || held { None } else { self.queue.wake() };
         [save, retry].into_iter().flatten().min()
     }
 
@@ -281,7 +285,7 @@ impl Machine {
                     self.stop();
                     return;
                 }
-                if self.stopping {
+                if self.stopping || self.lapsed {
                     self.return_unstarted(deliveries.into_iter().chain(rest).collect());
                     return;
                 }
@@ -296,13 +300,14 @@ impl Machine {
                 if !rest.is_empty() {
                     self.return_unstarted(rest);
                 }
+                self.lapsed &= self.queue.running() > 0;
             }
         }
     }
 
     /// Takes back what a lane was given and did not start.
     fn return_unstarted(&mut self, rest: Vec<Delivery>) {
-        if self.stopping {
+        if self.stopping || self.lapsed {
             self.let_go(&rest);
             self.ledger.release(rest.iter().map(Delivery::id));
         } else {
@@ -313,7 +318,7 @@ impl Machine {
     fn act<E>(&mut self, now: Duration, actions: &mut Vec<Action<E>>) {
         if !self.stopping {
             let hold = self.policy.every_ack() && (self.saving || self.ledger.unsaved() > 0);
-            if !hold {
+            if !hold && !self.lapsed {
                 while let Some((key, deliveries)) = self.queue.next(now) {
                     actions.push(Action::Start { key, deliveries });
                     if self.policy.every_ack() {
@@ -329,7 +334,7 @@ impl Machine {
         let unsaved = self.ledger.unsaved();
         if !self.saving && unsaved > 0 && now >= self.save_not_before {
             let idle = self.in_flight == 0 || self.queue.running() == 0;
-            if (idle && self.policy.when_idle()) || self.stopping || self.policy.due(unsaved, now) {
+            if (idle && self.policy.when_idle(now)) || self.stopping || self.policy.due(unsaved, now) {
                 (self.saving, self.saving_len) = (true, unsaved);
                 let save = self.ledger.save(SAVE_IDS_MAX);
                 self.saving_len -= self.ledger.unsaved();

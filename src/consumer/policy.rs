@@ -6,8 +6,9 @@ use super::settings::CheckpointPolicy;
 
 /// Under load, so many entries make a save worth its round trip.
 const COALESCE_ENTRIES: usize = 1_000;
-/// Under load, a save waits no longer than this.
-const COALESCE_DELAY: Duration = Duration::from_millis(5);
+/// Saves come no more often than this, unless so many are unsaved; and none waits longer. Where many consumers each see a
+/// few hundred entries a second, a save for each would cost more than all the rest.
+const COALESCE_DELAY: Duration = Duration::from_millis(25);
 /// Where a policy counts entries or bytes, a save waits no longer than this.
 const COUNT_DELAY: Duration = Duration::from_secs(1);
 
@@ -16,12 +17,14 @@ pub(crate) struct SavePolicy {
     policy: CheckpointPolicy,
     /// When the oldest unsaved entry was settled.
     since: Option<Duration>,
+    /// When the last save began.
+    last: Option<Duration>,
     bytes: u64,
 }
 
 impl SavePolicy {
     pub(crate) fn new(policy: CheckpointPolicy) -> Self {
-        Self { policy, since: None, bytes: 0 }
+        Self { policy, since: None, last: None, bytes: 0 }
     }
 
     pub(crate) fn every_ack(&self) -> bool {
@@ -37,6 +40,7 @@ impl SavePolicy {
     /// A save has begun that leaves so many unsaved.
     pub(crate) fn saving(&mut self, left: usize, now: Duration) {
         self.since = (left > 0).then_some(now);
+        self.last = Some(now);
         self.bytes = 0;
     }
 
@@ -53,8 +57,14 @@ impl SavePolicy {
     }
 
     /// Whether to save as soon as nothing is left to handle.
-    pub(crate) fn when_idle(&self) -> bool {
-        matches!(self.policy, CheckpointPolicy::Coalesced | CheckpointPolicy::EveryAck)
+    pub(crate) fn when_idle(&self, now: Duration) -> bool {
+        match self.policy {
+            CheckpointPolicy::Coalesced => self.last.is_none_or(|last| now >= last + COALESCE_DELAY),
+            CheckpointPolicy::EveryAck => true,
+            CheckpointPolicy::Entries(_) | CheckpointPolicy::Bytes(_) | CheckpointPolicy::Interval(_) => {
+                false
+            }
+        }
     }
 
     /// When to save at the latest.

@@ -30,6 +30,8 @@ pub(crate) struct Batch {
     pub(crate) anew: bool,
     /// Exclusive: go on behind entries that are gone.
     pub(crate) skip: Option<Position>,
+    /// Shared: there may be more of this consumer's pending entries to read again.
+    pub(crate) recovering: bool,
 }
 
 #[derive(Debug)]
@@ -64,10 +66,11 @@ impl Reader {
     /// Reads on from a position that has been held against the stream already.
     pub(crate) fn new(context: Arc<Context>, position: &Position) -> Self {
         let probed = context.clock.elapsed();
-        let (phase, read) = match context.settings.ownership {
-            Ownership::Shared => (Phase::Pending { after: EntryId::ZERO }, position.watermark),
-            Ownership::Exclusive => (Phase::New, position.watermark),
+        let phase = match context.settings.ownership {
+            Ownership::Shared => Phase::Pending { after: EntryId::ZERO },
+            Ownership::Exclusive => Phase::New,
         };
+        let read = position.watermark;
         let life = (context.epoch(), context.incarnation());
         Self {
             context,
@@ -88,7 +91,8 @@ impl Reader {
             match self.attempt(limit).await {
                 Ok(batch) => {
                     self.failed = 0;
-                    return Ok(batch);
+                    let recovering = !matches!(self.phase, Phase::New);
+                    return Ok(Batch { recovering, ..batch });
                 }
                 // The group or the stream went: the resume path says what to do.
                 Err(error) if error.kind() == ErrorKind::Missing && self.is_shared() => {
@@ -127,6 +131,7 @@ impl Reader {
         match self.phase {
             Phase::Resume if self.is_shared() => {
                 let (position, created) = resume::shared(&self.context).await?;
+                // Below it, the group delivers nothing new.
                 self.read = position.watermark;
                 self.phase = Phase::Pending { after: EntryId::ZERO };
                 let anew = !self.is_same_life();

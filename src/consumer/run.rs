@@ -14,7 +14,7 @@ use super::{
     session::Session,
     settings::Ownership,
 };
-use crate::{Error, Result};
+use crate::{Epoch, Error, Result};
 
 /// How a session ends.
 pub(crate) enum End {
@@ -63,7 +63,13 @@ pub(crate) async fn run(
                 }
             }
             Err(error) if is_passing(&error) => error,
-            Err(error) => return Err(error),
+            Err(error) => {
+                // Who took the lease before it found what is wrong must not keep others, or a reset, from it.
+                if context.epoch() > Epoch::default() && context.settings.ownership == Ownership::Exclusive {
+                    keeper::leave(&context, keeper::GOODBYE_MAX.min(context.settings.drain_timeout)).await;
+                }
+                return Err(error);
+            }
         };
         failed += 1;
         let wait = context.unavailable(&again, failed);

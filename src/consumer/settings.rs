@@ -29,7 +29,8 @@ pub enum StartAt {
 /// When the checkpoint is written. Never more than one write is under way, and each carries all that is settled by then.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CheckpointPolicy {
-    /// At once when nothing is left to handle; under load every 1,000 entries or 5 ms, whichever comes first.
+    /// At once when nothing is left to handle and the last write is 25 ms ago; otherwise after 1,000 entries or 25 ms,
+    /// whichever comes first.
     #[default]
     Coalesced,
     /// After each entry, before the next handler starts. The least redelivery after a crash, and the slowest.
@@ -101,7 +102,8 @@ pub struct Settings {
     /// What to do about an entry that cannot be handled. Default: [`OnExhausted::Stop`].
     pub on_exhausted: OnExhausted,
 
-    /// How often the handler is called with an entry before it is given up, by one process. Default: 5.
+    /// How often the handler is called with an entry before it is given up, by one process. The count does not survive the
+    /// process. Default: 5.
     pub attempts_max: u32,
     /// The waits between those attempts. Default: 100 ms, doubling to 30 s.
     pub retry: Backoff,
@@ -191,12 +193,19 @@ impl Settings {
                 .with("window_entries_max", self.window_entries_max)
                 .with("in_flight_entries_max", self.in_flight_entries_max));
         }
+        let interval = match self.checkpoint {
+            CheckpointPolicy::Interval(interval) => interval,
+            _ => Duration::ZERO,
+        };
+        // Each is added to a time that it must not overflow.
         let waits = [
             ("block", self.block, 10),
             ("probe_interval", self.probe_interval, 10),
             ("ttl", self.ttl, 100),
             ("claim_interval", self.claim_interval, 10),
             ("claim_min_idle", self.claim_min_idle, 1),
+            ("drain_timeout", self.drain_timeout, 0),
+            ("checkpoint", interval, 0),
         ];
         for (name, value, min_ms) in waits {
             if !(Duration::from_millis(min_ms)..=Duration::from_secs(86_400)).contains(&value) {
@@ -227,7 +236,8 @@ mod tests {
     #[test]
     fn g18_each_bad_setting_is_named() {
         Settings::default().validate().expect("the defaults are valid");
-        let bad: [(&str, fn(&mut Settings)); 9] = [
+        type Spoil = fn(&mut Settings);
+        let bad: [(&str, Spoil); 9] = [
             ("attempts_max", |s| s.attempts_max = 0),
             ("read_entries_max", |s| s.read_entries_max = 0),
             ("window_entries_max", |s| s.window_entries_max = 1),

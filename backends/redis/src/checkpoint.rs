@@ -38,7 +38,11 @@ impl<C: Client> CheckpointBackend for Redis<C> {
     async fn list(&self, stream: &StreamName) -> Result<Vec<(GroupName, Checkpoint)>> {
         let groups = self.link.run(&CommandOf::<C>::new("SMEMBERS").with(keys::groups(stream))).await;
         let groups = groups.and_then(reply::list).map_err(|fault| of_record(fault, "list"))?;
-        let name = |value| reply::string(value).map_err(reading("list")).and_then(GroupName::new);
+        let no_name = |error: Error| unreadable().with_source(error).with("key", keys::groups(stream));
+        let name = |value| {
+            let name = reply::string(value).map_err(reading("list")).and_then(GroupName::new);
+            name.map_err(no_name)
+        };
         let mut groups = groups.into_iter().map(name).collect::<Result<Vec<_>>>()?;
         groups.sort_unstable();
         if groups.is_empty() {

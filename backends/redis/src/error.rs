@@ -18,6 +18,10 @@ pub(crate) fn writing(operation: &'static str) -> impl Fn(Fault) -> Error {
 fn of(fault: Fault, unanswered: Outcome) -> Error {
     let unavailable = |message| Error::new(ErrorKind::Unavailable, message);
     match fault {
+        // A script is refused a command when it comes to it, and what it has done before stays done.
+        Fault::Server(text) if text.contains("in script") || text.contains("executing the script") => {
+            of_reply(&text).with_outcome(unanswered)
+        }
         Fault::Server(text) => of_reply(&text),
         Fault::NotConnected(source) => with(
             unavailable("the server cannot be reached: is it running, and is the address right?"),
@@ -55,6 +59,10 @@ fn of_reply(text: &str) -> Error {
     let (code, detail) = text.split_once(' ').unwrap_or((text, ""));
     let (kind, message) = match code {
         "NOGROUP" => (ErrorKind::Missing, "the group or its stream is not there: create the group"),
+        "WRONGTYPE" if detail.contains(":heartbeats:") => (
+            ErrorKind::Invalid,
+            "the key of the heartbeats holds something else: look at it, then delete it, or use another name",
+        ),
         "WRONGTYPE" => (ErrorKind::Invalid, "the key holds something that is no stream: use another name"),
         "OOM" => (ErrorKind::Unavailable, "the server is out of memory: trim streams, or raise `maxmemory`"),
         "READONLY" => (
@@ -77,7 +85,7 @@ fn of_reply(text: &str) -> Error {
         "NOAUTH" | "WRONGPASS" => {
             (ErrorKind::Denied, "the server refused the user or the password: correct the URL")
         }
-        "NOPERM" => (ErrorKind::Denied, "the user may not do this: give it the right by `ACL SETUSER`"),
+        "NOPERM" => (ErrorKind::Denied, NO_RIGHT),
         "DENIED" => (ErrorKind::Denied, "the server runs in protected mode: set a password"),
         "MOVED" | "ASK" | "CROSSSLOT" => {
             (ErrorKind::Unsupported, "the server is a node of a cluster, which is not supported")
@@ -87,10 +95,27 @@ fn of_reply(text: &str) -> Error {
     };
     // What a server wakes up a blocked read for is over by then.
     let retry = if code == "UNBLOCKED" && kind == ErrorKind::Unavailable { Some(Retry::Now) } else { None };
-    let error = Error::new(kind, message).with_source(text);
+    let mut error = Error::new(kind, message).with_source(text);
+    if let Some((name, value)) = subject(code, detail) {
+        error = error.with(name, value);
+    }
     match retry {
         Some(retry) => error.with_retry(retry),
         None => error,
+    }
+}
+
+const NO_RIGHT: &str = "the user may not do this, or not with this key: give it the right by `ACL SETUSER`";
+
+/// What an error reply is about, where it names it.
+fn subject<'a>(code: &str, detail: &'a str) -> Option<(&'static str, &'a str)> {
+    match code {
+        "NOPERM" | "ERR" if detail.contains("permissions to ") => {
+            let name = if detail.contains("to access ") { "key" } else { "command" };
+            Some((name, detail.rsplit('\'').nth(1)?))
+        }
+        "WRONGTYPE" => Some(("key", detail.split_once(" in ")?.1)),
+        _ => None,
     }
 }
 
@@ -101,8 +126,15 @@ fn of_general(detail: &str) -> (ErrorKind, &'static str) {
     } else if says("specified in xadd") {
         (ErrorKind::Invalid, "the id is not above the last one of the stream: leave it to the server")
     } else if says("exhausted the last possible id") {
-        (ErrorKind::Invalid, "the stream holds the last possible id: nothing can be appended any more")
-    } else if says("invalid stream id") || says("out of range") || says("invalid db") {
+        (ErrorKind::Invalid, "the stream has used its last id: go on with a new stream")
+    } else if says("user executing the script") || says("acl failure in script") {
+        (ErrorKind::Denied, NO_RIGHT)
+    } else if says("db index") || says("invalid db") {
+        (
+            ErrorKind::Invalid,
+            "the server has no database of this number: correct the URL, or raise `databases`",
+        )
+    } else if says("invalid stream id") || says("out of range") {
         (ErrorKind::Invalid, "an id or a number is out of range")
     } else if says("max number of clients") {
         (ErrorKind::Unavailable, "the server has too many connections: raise its `maxclients`")
@@ -164,6 +196,7 @@ mod tests {
             ("WRONGPASS invalid username-password pair or user is disabled.", Denied),
             ("NOPERM this user has no permissions to run the 'xadd' command", Denied),
             ("ERR AUTH <password> called without any password configured for the default user.", Denied),
+            ("ERR DB index is out of range", Invalid),
             ("ERR unknown command 'XREADGROUP', with args beginning with:", Unsupported),
             ("ERR syntax error", Unsupported),
             ("ERR The ID specified in XADD is equal or smaller than the target stream top item", Invalid),
@@ -194,6 +227,44 @@ mod tests {
         assert_eq!(writing("x")(Fault::Server(old.to_owned())).kind(), Invalid);
         let new = "WRONGTYPE Operation against a key script: 12ab, on @user_script:1.";
         assert_eq!(writing("x")(Fault::Server(new.to_owned())).kind(), Invalid);
+    }
+
+    #[test]
+    fn what_a_script_may_not_do_may_come_after_what_it_did() {
+        for text in [
+            "ERR The user executing the script can't run this command or subcommand",
+            "ERR The user executing the script can't access at least one of the keys mentioned in the command arguments",
+            "ERR ACL failure in script: User r has no permissions to run the 'hset' command",
+            "NOPERM ACL failure in script: User r has no permissions to run the 'hset' command",
+        ] {
+            let error = writing("x")(Fault::Server(text.to_owned()));
+            assert_eq!((error.kind(), error.outcome()), (Denied, Outcome::Unknown), "{text}");
+            assert_eq!(reading("x")(Fault::Server(text.to_owned())).outcome(), Outcome::NotApplied);
+        }
+    }
+
+    #[test]
+    fn what_a_reply_names_is_told() {
+        for (text, name, value) in [
+            (
+                "NOPERM this user has no permissions to run the 'xgroup|create' command",
+                "command",
+                "xgroup|create",
+            ),
+            (
+                "ERR ACL failure in script: User u has no permissions to run the 'hset' command",
+                "command",
+                "hset",
+            ),
+            ("NOPERM User u has no permissions to access the 's' key", "key", "s"),
+            (
+                "WRONGTYPE Operation against a key in highwater:{s}:heartbeats:1:s:g",
+                "key",
+                "highwater:{s}:heartbeats:1:s:g",
+            ),
+        ] {
+            assert_eq!(writing("x")(Fault::Server(text.to_owned())).context(name), Some(value));
+        }
     }
 
     #[test]

@@ -116,6 +116,15 @@ impl Scripts {
                 Err(fault) => return Err(error::reading("connect")(fault)),
             });
         }
+        if flags && digests.iter().all(Option::is_none) {
+            // Who may not have scripts kept still finds out whether the server knows flags. Any other answer is for the
+            // first call to meet.
+            let probe = CommandOf::<C>::new("EVAL").with("#!lua flags=no-writes\nreturn 1").number(0);
+            let value = link.run(&probe).await.map_err(error::reading("connect"))?;
+            if matches!(answer(value), Err(Fault::Server(text)) if text.contains("compiling script")) {
+                return Ok(None);
+            }
+        }
         Ok(Some(Self { sources, digests }))
     }
 

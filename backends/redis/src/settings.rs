@@ -60,8 +60,11 @@ impl Settings {
             ("connect_timeout", self.connect_timeout),
             ("block_slack", self.block_slack),
         ] {
-            if value.is_zero() {
-                return Err(Error::invalid("a timeout must be above zero").with("setting", name));
+            // It is added to other times, which it must not overflow.
+            if value.is_zero() || value > Duration::from_hours(24) {
+                return Err(
+                    Error::invalid("a timeout must be above zero and at most a day").with("setting", name)
+                );
             }
         }
         Ok(())

@@ -92,9 +92,10 @@ impl Stream {
             .with("last", self.last)),
             // A clock that went back must not lead to an id that is not above the last one.
             None if now > self.last.ms => Ok(EntryId::new(now, 0)),
-            None => self.last.next().ok_or_else(|| {
-                Error::invalid("the stream has given out the last possible id: append to another stream")
-            }),
+            None => self
+                .last
+                .next()
+                .ok_or_else(|| Error::invalid("the stream has used its last id: go on with a new stream")),
         }
     }
 }

@@ -318,6 +318,12 @@ impl Columns {
             (!self.lease_owner.is_empty()).then(|| ConsumerName::new(&self.lease_owner)).transpose()?;
         let lease = Lease { owner: lease_owner, until: crate::codec::count(self.lease_until) };
         if watermark.is_empty() {
+            if !(ahead.is_empty() && ordinal.is_empty()) {
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    "the checkpoint has lost its watermark: look at the record, then restore it, or remove it to start anew",
+                ));
+            }
             // Owned, and never advanced.
             let parts = Parts { watermark: "0-0", epoch, updated_at: "0", ..Parts::default() };
             return Ok(Record {

@@ -37,6 +37,9 @@ pub(crate) fn file(path: &Path) -> Result<PathBuf> {
     if path.as_os_str().is_empty() || path == Path::new(":memory:") {
         return invalid("a database without a file cannot be shared or resumed: give the path of a file");
     }
+    if path.as_os_str().as_encoded_bytes().contains(&0) {
+        return invalid("the path holds a NUL, which no file can have: give another path");
+    }
     // Absolute, so that SQLite takes it for a path and not for a URI, and a change of directory does no harm.
     let absolute = std::path::absolute(path)
         .map_err(|cause| Error::invalid("the path cannot be made absolute").with_source(cause))?;

@@ -56,6 +56,16 @@ pub(super) async fn a_new_stream_counts_anew(t: Streams) -> Verdict {
     Ok(())
 }
 
+/// A capability is what it says: a backend that lacks one never answers as if it had it.
+pub(super) async fn capabilities_are_honest(t: Streams) -> Verdict {
+    t.append_at([1]).await?;
+    let state = t.state().await?;
+    let capabilities = t.backend.capabilities();
+    assert_eq!(state.entries_added.is_some(), capabilities.counts_entries);
+    assert_eq!(state.incarnation.is_some(), capabilities.names_incarnations);
+    Ok(())
+}
+
 /// A stream keeps the name of its life through trims, deletions and new groups.
 pub(super) async fn a_life_keeps_its_name(t: Streams) -> Verdict {
     t.needs_incarnations()?;

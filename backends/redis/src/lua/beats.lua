@@ -6,6 +6,11 @@ local function read_beat(value, time)
   if token then return token, tonumber(deadline) > time end
 end
 
+-- The error of a key that holds no heartbeats, with its name, which is not one that the caller chose.
+local function no_beats(failed, key)
+  return { err = failed.err .. ' in ' .. key }
+end
+
 local function has_pending(stream, group, consumer)
   return #redis.call('XPENDING', stream, group, '-', '+', 1, consumer) > 0
 end

@@ -10,7 +10,7 @@ local SCAN_MAX = math.max(1000, limit + 1)
 local summary = redis.pcall('XPENDING', stream, group)
 if summary.err then return summary end
 local beats = redis.pcall('HGETALL', KEYS[2])
-if beats.err then return beats end
+if beats.err then return no_beats(beats, KEYS[2]) end
 beats = fields(beats)
 local time = now()
 

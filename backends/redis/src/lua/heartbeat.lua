@@ -1,6 +1,6 @@
 -- KEYS: heartbeats. ARGV: consumer, token, time to live in ms.
 local stored = redis.pcall('HGET', KEYS[1], ARGV[1])
-if type(stored) == 'table' and stored.err then return stored end
+if type(stored) == 'table' and stored.err then return no_beats(stored, KEYS[1]) end
 local time = now()
 local token, stands = read_beat(stored, time)
 if stands and token ~= ARGV[2] then return 'busy' end

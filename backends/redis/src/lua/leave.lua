@@ -1,6 +1,6 @@
 -- KEYS: stream, heartbeats. ARGV: group, consumer, token. Returns how much is pending for the consumer.
 local stored = redis.pcall('HGET', KEYS[2], ARGV[2])
-if type(stored) == 'table' and stored.err then return stored end
+if type(stored) == 'table' and stored.err then return no_beats(stored, KEYS[2]) end
 local summary = redis.pcall('XPENDING', KEYS[1], ARGV[1])
 local gone = summary.err and summary.err:find('NOGROUP', 1, true)
 if summary.err and not gone then return summary end

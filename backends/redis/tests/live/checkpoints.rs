@@ -24,7 +24,7 @@ async fn acquire(redis: &Redis, owner: &str, ttl: Duration) -> Acquired {
     redis.acquire(&Acquire::new(subscription(), name(owner), ttl)).await.unwrap()
 }
 
-async fn owned(redis: &Redis, owner: &str, ttl: Duration) -> Ownership {
+async fn owned(redis: &Redis, owner: &str, ttl: Duration) -> Grant {
     match acquire(redis, owner, ttl).await {
         Acquired::Owned(ownership) => ownership,
         held => panic!("{held:?}"),

@@ -65,7 +65,7 @@ async fn g4_a_lower_epoch_has_no_effect_and_one_never_issued_is_refused() {
     store.sqlite.release(&Release::new(store.orders.clone(), Epoch(2))).await.unwrap();
     assert!(store.sqlite.advance(&advance(&store, 2, 6)).await.unwrap().moved, "nobody has followed yet");
     let acquired = store.sqlite.acquire(&Acquire::new(store.orders.clone(), name("b"), LONG)).await.unwrap();
-    assert_eq!(acquired, Acquired::Owned(Ownership::new(Epoch(3), Some(Position::at(id(6))))));
+    assert_eq!(acquired, Acquired::Owned(Grant::new(Epoch(3), Some(Position::at(id(6))))));
     assert_eq!(kind(store.sqlite.advance(&advance(&store, 2, 7)).await), ErrorKind::Fenced);
     assert_eq!(watermark(&store.sqlite, &store.orders).await, id(6));
 }

@@ -1,5 +1,9 @@
 //! The shell around the machine: one loop that turns the world into events and carries the actions out.
 
+mod intake;
+mod saves;
+mod status;
+
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::future::{BoxFuture, FutureExt, pending};
@@ -8,28 +12,26 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
+use self::saves::SaveDone;
 use super::{
     HandlerError,
-    context::{Context, is_passing},
+    context::Context,
     keeper::{self, News},
     lane::{Desk, Lanes},
     ledger::{Held, Ledger, Save},
     machine::{Action, Event, Finished, Limits, Machine},
-    observer::{Observation, Status},
+    observer::Observation,
     policy::SavePolicy,
     queue::{Order, Queue},
     reader::{Batch, Reader},
     report::Report,
-    resume,
     run::End,
-    settings::{OnReset, Ownership},
-    settle::Saved,
+    settings::Ownership,
     tracker::Tracker,
 };
 use crate::{
-    Delivery, EntryId, Epoch, Error, ErrorKind, Outcome, Position, Result,
-    backend::{Claim, Claimed, PendingEntry},
-    integrity::{Finding, Gap, Lost},
+    Delivery, EntryId, Epoch, Error, ErrorKind, Position, Result,
+    backend::{Claim, Claimed},
 };
 
 /// How often a save also asks for the ordinal, at most.
@@ -37,8 +39,6 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A goodbye is worth a try, also when the deadline of the stop is over.
 const GOODBYE_MIN: Duration = Duration::from_millis(100);
-
-type Saving = BoxFuture<'static, (Save, Result<Saved>, Duration, bool)>;
 
 /// One time of being a consumer of the group, or the owner of the lease.
 pub(crate) struct Session<'a> {
@@ -55,7 +55,7 @@ pub(crate) struct Session<'a> {
     /// Here while it does not read.
     reader: Option<Reader>,
     reading: Option<BoxFuture<'static, (Reader, Result<Batch>)>>,
-    saving: Option<Saving>,
+    saving: Option<BoxFuture<'static, SaveDone>>,
     claiming: Option<BoxFuture<'static, Result<Claimed>>>,
     /// Where claims go on.
     claim_from: EntryId,
@@ -76,8 +76,8 @@ pub(crate) struct Session<'a> {
 enum Woken {
     Stop,
     News(News),
-    Saved((Save, Result<Saved>, Duration, bool)),
-    Read((Reader, Result<Batch>)),
+    Saved(SaveDone),
+    Read(Box<(Reader, Result<Batch>)>),
     Claimed(Result<Claimed>),
     Resume,
     Finished(Vec<Finished<HandlerError>>),
@@ -173,7 +173,7 @@ impl<'a> Session<'a> {
                 () = shutdown.as_mut(), if self.deadline.is_none() => Woken::Stop,
                 Some(news) = self.news.recv() => Woken::News(news),
                 saved = done(&mut self.saving) => Woken::Saved(saved),
-                read = done(&mut self.reading) => Woken::Read(read),
+                read = done(&mut self.reading) => Woken::Read(Box::new(read)),
                 claimed = done(&mut self.claiming) => Woken::Claimed(claimed),
                 // While it reads, the reader takes the resume path by itself. It may have no room to read: what could make
                 // room may wait for the very group that only the resume path creates again.
@@ -199,13 +199,15 @@ impl<'a> Session<'a> {
             Woken::Stop => self.stop(),
             Woken::News(News::Lapsed) => {
                 self.context.report(&Observation::Lapsed);
+                self.desk.halt(true);
                 self.feed(Event::Lapsed);
                 self.context.resume.notify_one();
             }
             Woken::News(News::Lost(error)) if self.is_shared() => self.fail(error),
             Woken::News(News::Lost(error)) => return Some(End::Again(error)),
             Woken::Saved(saved) => return self.on_saved(saved),
-            Woken::Read((reader, result)) => {
+            Woken::Read(read) => {
+                let (reader, result) = *read;
                 self.reader = Some(reader);
                 return self.on_read(result);
             }
@@ -255,6 +257,7 @@ impl<'a> Session<'a> {
                 );
             }
             Action::Start { key, deliveries } => {
+                self.desk.halt(false);
                 self.running.spawn(Arc::clone(self.lanes).run(key, deliveries, Arc::clone(&self.desk)));
             }
             Action::Save(save) => self.save(save),
@@ -268,154 +271,6 @@ impl<'a> Session<'a> {
                 .with_source(error.into_source()),
             ),
             Action::Drained => self.drained = true,
-        }
-    }
-
-    fn save(&mut self, save: Save) {
-        let (context, epoch) = (Arc::clone(self.context), self.epoch);
-        let count = self.is_shared() && self.now().saturating_sub(self.counted_at) >= COUNT_INTERVAL;
-        self.saving = Some(
-            async move {
-                let asked = context.clock.elapsed();
-                let saved = context.settler.save(&context, epoch, &save, count).await;
-                (save, saved, context.clock.elapsed().saturating_sub(asked), count)
-            }
-            .boxed(),
-        );
-    }
-
-    fn on_saved(
-        &mut self,
-        (save, saved, latency, count): (Save, Result<Saved>, Duration, bool),
-    ) -> Option<End> {
-        let now = self.now();
-        match saved {
-            Ok(Saved { watermark: Some(watermark), late_acks }) => {
-                self.save_failed = 0;
-                self.advanced_at = now;
-                self.report.watermark = Some(watermark);
-                self.count_open = self.is_shared() && !count;
-                if count {
-                    self.counted_at = now;
-                }
-                self.context.report(&Observation::Advanced { watermark, latency, late_acks });
-                self.feed(Event::Saved(save));
-            }
-            Ok(Saved { watermark: None, .. }) => {
-                // The group is gone. Keep what is handled, so that it is known when it comes again.
-                self.context.resume.notify_one();
-                self.not_saved(save, self.context.settings.reconnect.delay(self.save_failed + 1));
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::Fenced | ErrorKind::Invalid) => {
-                if !self.is_shared() {
-                    return Some(End::Again(error));
-                }
-                // The checkpoint was reset, or lost: the resume path learns its epoch.
-                tracing::warn!(%error, "the checkpoint has another epoch");
-                self.context.resume.notify_one();
-                self.not_saved(save, self.context.settings.reconnect.delay(self.save_failed + 1));
-            }
-            Err(error) if is_passing(&error) => {
-                let wait = self.context.unavailable(&error, self.save_failed + 1);
-                self.not_saved(save, wait);
-            }
-            Err(error) => {
-                self.not_saved(save, self.context.settings.drain_timeout);
-                return Some(End::Failed(error));
-            }
-        }
-        None
-    }
-
-    fn not_saved(&mut self, save: Save, wait: Duration) {
-        self.save_failed += 1;
-        self.feed(Event::NotSaved(save, self.now() + wait));
-    }
-
-    fn on_read(&mut self, result: Result<Batch>) -> Option<End> {
-        let batch = match result {
-            Ok(batch) => batch,
-            Err(error)
-                if error.kind() == ErrorKind::Reset && self.context.settings.on_reset != OnReset::Fail =>
-            {
-                return Some(End::Again(error));
-            }
-            Err(error) => {
-                self.fail(error);
-                return None;
-            }
-        };
-        if batch.anew {
-            // The same ids may stand for other entries now: settle nothing of what was held, and begin again.
-            let message = "the checkpoint was reset, or the stream created anew: what was held belongs to the one before";
-            return Some(End::Again(Error::new(ErrorKind::Reset, message)));
-        }
-        if batch.created {
-            // What has not been started comes again, in order. Kept, it would be acked before the new group delivers it.
-            self.feed(Event::Lapsed);
-        }
-        if let Some(position) = batch.resumed {
-            self.feed(Event::Resumed(position));
-        }
-        if let (Some(behind), Ledger::Exclusive { tracker, unsaved, .. }) =
-            (batch.skip, self.machine.ledger_mut())
-        {
-            tracker.skip(behind.watermark, behind.ordinal);
-            // Saved like an entry, lest the next owner meets the gap again.
-            *unsaved += 1;
-        }
-        self.gone(batch.gone);
-        self.feed(Event::Read(batch.deliveries));
-        None
-    }
-
-    /// Pending entries left the stream: a gap, unless they are being handled or the checkpoint has them as settled.
-    fn gone(&mut self, ids: Vec<EntryId>) {
-        let lost: Vec<_> = ids.iter().copied().filter(|&id| !self.machine.ledger().knows(id)).collect();
-        if let (Some(&first), Some(&last)) = (lost.first(), lost.last()) {
-            let after = first.prev().unwrap_or(EntryId::ZERO);
-            let finding = Finding::Gap(Gap::new(after, last.next(), Lost::Exactly(lost.len() as u64)));
-            if let Err(error) = resume::skips(self.context, &finding) {
-                self.fail(error);
-                return;
-            }
-        }
-        if !ids.is_empty() {
-            self.feed(Event::Gone(ids));
-        }
-    }
-
-    fn on_claimed(&mut self, claimed: Result<Claimed>) {
-        match claimed {
-            Ok(claimed) => {
-                // Go on at once while there is more, from the start after a while.
-                match claimed.next {
-                    Some(next) => (self.claim_from, self.claim_at) = (next, self.now()),
-                    None => self.claim_from = EntryId::ZERO,
-                }
-                let (mut deliveries, mut gone) = (Vec::new(), Vec::new());
-                for result in claimed.entries.into_iter().map(PendingEntry::into_delivery) {
-                    match result {
-                        Ok(delivery) => deliveries.push(delivery),
-                        Err(id) => gone.push(id),
-                    }
-                }
-                if !deliveries.is_empty() {
-                    self.report.claimed += deliveries.len() as u64;
-                    self.context.report(&Observation::Claimed(deliveries.len() as u64));
-                }
-                self.gone(gone);
-                self.feed(Event::Recovered(deliveries));
-            }
-            Err(error) if error.kind() == ErrorKind::Missing => self.context.resume.notify_one(),
-            Err(error) if is_passing(&error) => {
-                tracing::debug!(%error, "could not claim; will try again");
-                if error.outcome() == Outcome::Unknown {
-                    // What it may have claimed is pending for us, and nobody else will have it while we live.
-                    self.context.resume.notify_one();
-                }
-            }
-            Err(error) => self.fail(error),
         }
     }
 
@@ -437,7 +292,7 @@ impl<'a> Session<'a> {
         // A blocked read is dropped, which closes its connection. What it may have taken is pending, and claimed by others.
         self.reading = None;
         self.claiming = None;
-        self.desk.halt();
+        self.desk.halt(true);
         self.feed(Event::Stop);
     }
 
@@ -487,29 +342,6 @@ impl<'a> Session<'a> {
                 .from(self.claim_from);
                 self.claiming = Some(async move { context.stream.claim(&claim).await }.boxed());
             }
-        }
-    }
-
-    fn status(&self) -> Status {
-        let state = self.context.state();
-        let group = state.as_ref().and_then(|state| state.group.as_ref());
-        let (read, oldest) = match self.machine.ledger() {
-            Ledger::Exclusive { tracker, .. } => (tracker.read_ordinal(), tracker.first_unsettled()),
-            Ledger::Shared(_) => {
-                (group.and_then(|group| group.entries_read), group.and_then(|group| group.first_pending))
-            }
-        };
-        let lag = state.as_ref().and_then(|state| state.entries_added?.checked_sub(read?));
-        let in_flight = self.machine.in_flight();
-        let held = group.map_or(in_flight as u64, |group| group.pending);
-        Status {
-            lag,
-            backlog: lag.map(|lag| lag + held),
-            in_flight,
-            unsaved: self.machine.ledger().unsaved(),
-            oldest_unsettled_age: oldest.map(|id| self.context.age(id)),
-            checkpoint_age: self.now().saturating_sub(self.advanced_at),
-            watermark: self.report.watermark.unwrap_or_default(),
         }
     }
 

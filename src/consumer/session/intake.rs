@@ -1,0 +1,102 @@
+//! What comes in: batches of the reader, and entries claimed from the dead.
+
+use super::Session;
+use crate::{
+    EntryId, Error, ErrorKind, Outcome, Result,
+    backend::{Claimed, PendingEntry},
+    consumer::{
+        context::is_passing, ledger::Ledger, machine::Event, observer::Observation, reader::Batch, resume,
+        run::End, settings::OnReset,
+    },
+    integrity::{Finding, Gap, Lost},
+};
+
+impl Session<'_> {
+    pub(super) fn on_read(&mut self, result: Result<Batch>) -> Option<End> {
+        let batch = match result {
+            Ok(batch) => batch,
+            Err(error)
+                if error.kind() == ErrorKind::Reset && self.context.settings.on_reset != OnReset::Fail =>
+            {
+                return Some(End::Again(error));
+            }
+            Err(error) => {
+                self.fail(error);
+                return None;
+            }
+        };
+        if batch.anew {
+            // The same ids may stand for other entries now: settle nothing of what was held, and begin again.
+            let message = "the checkpoint was reset, or the stream created anew: what was held belongs to the one before";
+            return Some(End::Again(Error::new(ErrorKind::Reset, message)));
+        }
+        if batch.created {
+            // What has not been started comes again, in order. Kept, it would be acked before the new group delivers it.
+            self.feed(Event::Lapsed);
+        }
+        if let Some(position) = batch.resumed {
+            self.feed(Event::Resumed(position));
+        }
+        if let (Some(behind), Ledger::Exclusive { tracker, unsaved, .. }) =
+            (batch.skip, self.machine.ledger_mut())
+        {
+            tracker.skip(behind.watermark, behind.ordinal);
+            // Saved like an entry, lest the next owner meets the gap again.
+            *unsaved += 1;
+        }
+        self.gone(batch.gone);
+        self.feed(Event::Read(batch.deliveries));
+        self.machine.ledger_mut().recovering(batch.recovering);
+        None
+    }
+
+    /// Pending entries left the stream: a gap, unless they are being handled or the checkpoint has them as settled.
+    pub(super) fn gone(&mut self, ids: Vec<EntryId>) {
+        let lost: Vec<_> = ids.iter().copied().filter(|&id| !self.machine.ledger().knows(id)).collect();
+        if let (Some(&first), Some(&last)) = (lost.first(), lost.last()) {
+            let after = first.prev().unwrap_or(EntryId::ZERO);
+            let finding = Finding::Gap(Gap::new(after, last.next(), Lost::Exactly(lost.len() as u64)));
+            if let Err(error) = resume::skips(self.context, &finding) {
+                self.fail(error);
+                return;
+            }
+        }
+        if !ids.is_empty() {
+            self.feed(Event::Gone(ids));
+        }
+    }
+
+    pub(super) fn on_claimed(&mut self, claimed: Result<Claimed>) {
+        match claimed {
+            Ok(claimed) => {
+                // Go on at once while there is more, from the start after a while.
+                match claimed.next {
+                    Some(next) => (self.claim_from, self.claim_at) = (next, self.now()),
+                    None => self.claim_from = EntryId::ZERO,
+                }
+                let (mut deliveries, mut gone) = (Vec::new(), Vec::new());
+                for result in claimed.entries.into_iter().map(PendingEntry::into_delivery) {
+                    match result {
+                        Ok(delivery) => deliveries.push(delivery),
+                        Err(id) => gone.push(id),
+                    }
+                }
+                if !deliveries.is_empty() {
+                    self.report.claimed += deliveries.len() as u64;
+                    self.context.report(&Observation::Claimed(deliveries.len() as u64));
+                }
+                self.gone(gone);
+                self.feed(Event::Recovered(deliveries));
+            }
+            Err(error) if error.kind() == ErrorKind::Missing => self.context.resume.notify_one(),
+            Err(error) if is_passing(&error) => {
+                tracing::debug!(%error, "could not claim; will try again");
+                if error.outcome() == Outcome::Unknown {
+                    // What it may have claimed is pending for us, and nobody else will have it while we live.
+                    self.context.resume.notify_one();
+                }
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+}
