@@ -125,6 +125,12 @@ pub fn random() -> u64 {
     fastrand::u64(..)
 }
 
+/// A duration within a quarter of this one, so that many who began at the same instant do not all come back at the same.
+#[must_use]
+pub fn about(duration: Duration) -> Duration {
+    duration.mul_f64(0.75 + 0.5 * fraction())
+}
+
 /// A random fraction in `0.0..1.0`, for jitter.
 #[must_use]
 pub fn fraction() -> f64 {

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     ConsumerName, Error, ErrorKind, Outcome, Position, Result,
     backend::{Acquire, Acquired, Beat, Heartbeat, Leave, Release, Renew},
+    clock,
 };
 
 /// What a keeper has to say.
@@ -102,7 +103,7 @@ fn heartbeat(context: &Context) -> Heartbeat {
 /// Renews until it is lost or the task is ended.
 pub(crate) async fn keep(context: Arc<Context>, news: mpsc::UnboundedSender<News>) {
     let interval = context.settings.ttl / 3;
-    let mut wait = interval;
+    let mut wait = interval.mul_f64(clock::fraction());
     // By our own monotonic clock, from before the call that was answered: never later than the store's deadline.
     let mut stands_until = context.clock.elapsed() + context.settings.ttl;
     // A renewal whose reply was lost may have been the one that found the last one run out.
@@ -118,7 +119,7 @@ pub(crate) async fn keep(context: Arc<Context>, news: mpsc::UnboundedSender<News
         match renew(&context, limit).await {
             Ok(beat) => {
                 stands_until = asked + context.settings.ttl;
-                wait = interval;
+                wait = interval.mul_f64(0.75 + 0.25 * clock::fraction());
                 let lapsed = beat == Beat::Fresh || std::mem::take(&mut in_doubt);
                 if lapsed && news.send(News::Lapsed).is_err() {
                     return;

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     Delivery, EntryId, Epoch, ErrorKind, Incarnation, Position, Result,
     backend::{Inspect, Read, ReadGroup, ReadPending},
+    clock,
     integrity::{self, Finding},
 };
 
@@ -50,7 +51,7 @@ pub(crate) struct Reader {
     context: Arc<Context>,
     phase: Phase,
     failed: u32,
-    probed: Duration,
+    probe_at: Duration,
     /// When the last read ended, and whether it left more to read.
     read_at: Duration,
     behind: bool,
@@ -65,7 +66,8 @@ pub(crate) struct Reader {
 impl Reader {
     /// Reads on from a position that has been held against the stream already.
     pub(crate) fn new(context: Arc<Context>, position: &Position) -> Self {
-        let probed = context.clock.elapsed();
+        let now = context.clock.elapsed();
+        let probe_at = now + context.settings.probe_interval.mul_f64(clock::fraction());
         let phase = match context.settings.ownership {
             Ownership::Shared => Phase::Pending { after: EntryId::ZERO },
             Ownership::Exclusive => Phase::New,
@@ -77,8 +79,8 @@ impl Reader {
             life,
             phase,
             failed: 0,
-            probed,
-            read_at: probed,
+            probe_at,
+            read_at: now,
             behind: false,
             read,
             ordinal: position.ordinal,
@@ -223,14 +225,15 @@ impl Reader {
     async fn probe_if_due(&mut self) -> Result<Option<Position>> {
         let now = self.context.clock.elapsed();
         let paused = now.saturating_sub(self.read_at) > PAUSE;
-        let due = now.saturating_sub(self.probed) >= self.context.settings.probe_interval;
+        let due = now >= self.probe_at;
         if self.behind || paused || due { self.probe().await } else { Ok(None) }
     }
 
     /// Holds the stream against what was read. Where the policy says to go on without lost entries: from where.
     async fn probe(&mut self) -> Result<Option<Position>> {
-        self.probed = self.context.clock.elapsed();
-        (self.read_at, self.behind) = (self.probed, false);
+        let now = self.context.clock.elapsed();
+        (self.read_at, self.behind) = (now, false);
+        self.probe_at = now + clock::about(self.context.settings.probe_interval);
         if self.is_shared() { self.probe_shared().await } else { self.probe_exclusive().await }
     }
 

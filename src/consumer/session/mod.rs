@@ -32,6 +32,7 @@ use super::{
 use crate::{
     Delivery, EntryId, Epoch, Error, ErrorKind, Position, Result,
     backend::{Claim, Claimed},
+    clock,
 };
 
 /// How often a save also asks for the ordinal, at most.
@@ -61,9 +62,9 @@ pub(crate) struct Session<'a> {
     claim_from: EntryId,
     claim_at: Duration,
     status_at: Duration,
-    /// Whether the checkpoint lacks its ordinal, and when it was asked for last.
+    /// Whether the checkpoint lacks its ordinal, and when it is asked for next.
     count_open: bool,
-    counted_at: Duration,
+    count_at: Duration,
     save_failed: u32,
     advanced_at: Duration,
     /// When a stop gives up waiting.
@@ -141,10 +142,11 @@ impl<'a> Session<'a> {
             saving: None,
             claiming: None,
             claim_from: EntryId::ZERO,
-            claim_at: now,
-            status_at: now + settings.probe_interval,
+            // Many consumers of a process begin at once: what they do now and then is spread.
+            claim_at: now + settings.claim_interval.mul_f64(clock::fraction()),
+            status_at: now + settings.probe_interval.mul_f64(clock::fraction()),
             count_open: false,
-            counted_at: now,
+            count_at: now + COUNT_INTERVAL.mul_f64(clock::fraction()),
             save_failed: 0,
             advanced_at: now,
             deadline: None,
@@ -317,7 +319,7 @@ impl<'a> Session<'a> {
         let now = self.now();
         let settings = &self.context.settings;
         if now >= self.status_at {
-            self.status_at = now + settings.probe_interval;
+            self.status_at = now + clock::about(settings.probe_interval);
             self.context.report(&Observation::Status(self.status()));
             if self.count_open
                 && self.saving.is_none()
@@ -329,7 +331,7 @@ impl<'a> Session<'a> {
             }
         }
         if now >= self.claim_at && self.is_shared() && self.claiming.is_none() && self.deadline.is_none() {
-            self.claim_at = now + settings.claim_interval;
+            self.claim_at = now + clock::about(settings.claim_interval);
             let limit = self.machine.room().min(settings.read_entries_max);
             if limit > 0 {
                 let context = Arc::clone(self.context);

@@ -6,7 +6,7 @@ use futures_util::future::FutureExt;
 
 use super::{COUNT_INTERVAL, Session};
 use crate::{
-    Epoch, ErrorKind, Result,
+    Epoch, ErrorKind, Result, clock,
     consumer::{
         context::is_passing, ledger::Save, machine::Event, observer::Observation, run::End, settle::Saved,
     },
@@ -26,7 +26,7 @@ pub(super) struct SaveDone {
 impl Session<'_> {
     pub(super) fn save(&mut self, save: Save) {
         let (context, epoch) = (Arc::clone(self.context), self.epoch);
-        let count = self.is_shared() && self.now().saturating_sub(self.counted_at) >= COUNT_INTERVAL;
+        let count = self.is_shared() && self.now() >= self.count_at;
         self.saving = Some(
             async move {
                 let asked = context.clock.elapsed();
@@ -48,7 +48,7 @@ impl Session<'_> {
                 self.report.watermark = Some(watermark);
                 self.count_open = self.is_shared() && !count;
                 if count {
-                    self.counted_at = now;
+                    self.count_at = now + clock::about(COUNT_INTERVAL);
                 }
                 self.context.report(&Observation::Advanced { watermark, latency, late_acks });
                 // After a reset, what an older epoch had settled may be wanted again.
