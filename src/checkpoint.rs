@@ -128,6 +128,15 @@ impl SettledAhead {
         id <= top && self.holes.get(next_hole).is_none_or(|hole| id < hole.first)
     }
 
+    /// What of it lies above a watermark.
+    fn above(self, watermark: EntryId) -> Self {
+        let (Some(top), Some(next)) = (self.top.filter(|top| *top > watermark), watermark.next()) else {
+            return Self::default();
+        };
+        let holes = self.holes.into_iter().filter(|hole| hole.last >= next);
+        Self::from_ranges(top, holes.map(|hole| IdRange { first: hole.first.max(next), last: hole.last }))
+    }
+
     /// The text form: the holes as `id` or `id..id`, a space between, then `>` and the top. Empty if nothing is ahead.
     ///
     /// An id is `ms-seq`, or `+d-seq` where its milliseconds are those of the id before it plus `d`.
@@ -270,10 +279,14 @@ impl Position {
         }
     }
 
-    /// With a higher watermark, of unknown ordinal; what is settled ahead of it still is.
+    /// With a higher watermark, of unknown ordinal; what is settled ahead of it still is. Where no hole is left ahead, the
+    /// watermark is the top of it.
     #[must_use]
     pub fn at_watermark(self, watermark: EntryId) -> Self {
-        let ahead = if self.ahead.top > Some(watermark) { self.ahead } else { SettledAhead::default() };
+        let top = self.ahead.top.filter(|top| *top > watermark);
+        let ahead = self.ahead.above(watermark);
+        // Without a hole left, all up to the top is settled.
+        let watermark = top.filter(|_| ahead.is_empty()).unwrap_or(watermark);
         Self { watermark, ahead, ordinal: None, ..self }
     }
 

@@ -28,7 +28,7 @@ pub(crate) enum News {
 /// How long a standby waits at most before it asks for the lease again.
 const STANDBY_WAIT_MAX: Duration = Duration::from_millis(500);
 /// How long a goodbye may take. Without it, others wait for the time to live.
-const GOODBYE_MAX: Duration = Duration::from_secs(1);
+pub(crate) const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 /// Becomes a consumer of the group, or the owner of the lease, and says where to go on.
 ///
@@ -173,7 +173,7 @@ async fn renew(context: &Context, limit: Duration) -> Result<Beat> {
 }
 
 /// Says goodbye, so that others need not wait for the time to live.
-pub(crate) async fn leave(context: &Context) {
+pub(crate) async fn leave(context: &Context, limit: Duration) {
     let goodbye = async {
         match context.settings.ownership {
             Ownership::Shared => {
@@ -190,6 +190,6 @@ pub(crate) async fn leave(context: &Context) {
         result = goodbye => if let Err(error) = result {
             tracing::info!(%error, "could not say goodbye: others wait for the time to live");
         },
-        () = context.clock.sleep(GOODBYE_MAX) => tracing::info!("no answer to the goodbye: others wait for the time to live"),
+        () = context.clock.sleep(limit) => tracing::info!("no answer to the goodbye: others wait for the time to live"),
     }
 }

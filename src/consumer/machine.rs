@@ -73,6 +73,8 @@ pub(crate) struct Counts {
     /// Redelivered, and not handled again.
     pub(crate) skipped: u64,
     pub(crate) saved: u64,
+    /// Let go before they were started, because others may have claimed them.
+    pub(crate) lapsed: u64,
 }
 
 /// The limits that the machine keeps.
@@ -160,7 +162,16 @@ impl Machine {
         if self.stopping {
             return 0;
         }
-        self.limits.in_flight_entries_max.saturating_sub(self.in_flight)
+        let bytes = self.limits.in_flight_bytes_max.saturating_sub(self.in_flight_bytes);
+        let entries = self.limits.in_flight_entries_max.saturating_sub(self.in_flight);
+        // Where nothing is in flight, an entry that is larger than the limit must come as well.
+        entries.min(self.by_bytes(bytes).max(usize::from(self.in_flight == 0)))
+    }
+
+    /// How many entries of the size that is expected are so many bytes.
+    fn by_bytes(&self, bytes: usize) -> usize {
+        // Before the first batch nothing is known of their size: begin with few.
+        bytes.checked_div(self.entry_bytes).unwrap_or(self.limits.read_entries_max.div_ceil(8))
     }
 
     /// Takes an event and says what to do.
@@ -198,6 +209,7 @@ impl Machine {
             Event::Lapsed => {
                 self.lapsed = self.queue.running() > 0;
                 let dropped = self.queue.drain();
+                self.counts.lapsed += dropped.len() as u64;
                 self.let_go(&dropped);
                 self.ledger.release(dropped.iter().map(Delivery::id));
             }
@@ -265,7 +277,8 @@ impl Machine {
             }
             Finished::Failed { mut deliveries, error, reject, rest } => {
                 let attempts = deliveries[0].attempt;
-                if reject || attempts >= self.limits.attempts_max {
+                // While it stops, a delivery that nobody takes any more is no failure of the entry, which comes again.
+                if reject || (attempts >= self.limits.attempts_max && !self.stopping) {
                     let id = deliveries[0].id();
                     self.return_unstarted(deliveries.into_iter().chain(rest).collect());
                     actions.push(Action::Exhausted { id, attempts, error });
@@ -367,9 +380,6 @@ impl Machine {
         if bytes < limits.in_flight_bytes_max / 2 {
             return None;
         }
-        // Before the first batch nothing is known of their size: begin with few.
-        let by_bytes =
-            bytes.checked_div(self.entry_bytes).unwrap_or(limits.read_entries_max.div_ceil(8)).max(1);
-        Some(limits.read_entries_max.min(room).min(by_bytes))
+        Some(limits.read_entries_max.min(room).min(self.by_bytes(bytes).max(1)))
     }
 }

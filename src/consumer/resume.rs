@@ -75,7 +75,10 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, shared: 
             (behind.map_or_else(|| stored.clone(), |behind| stored.clone().at_watermark(behind)), finding)
         }
         (None, Some(group)) if group.last_delivered > stored.watermark => {
-            let behind = stored.clone().at_watermark(group.last_delivered).with_ordinal(group.entries_read);
+            let mut behind = stored.clone().at_watermark(group.last_delivered);
+            if behind.watermark == group.last_delivered {
+                behind = behind.with_ordinal(group.entries_read);
+            }
             let finding = integrity::check(&behind, state.as_ref());
             (behind, finding)
         }
@@ -87,7 +90,15 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, shared: 
     match (finding, state) {
         (None, _) => Ok(Located::At(position.with_incarnation(incarnation))),
         (Some(finding @ Finding::Gap(_)), Some(state)) if skips(context, &finding)? => {
-            Ok(Located::At(behind_gap(&state)))
+            let behind = behind_gap(&state);
+            // What is settled ahead of the gap still is.
+            let on = position.at_watermark(behind.watermark);
+            let at_gap = on.watermark == behind.watermark;
+            Ok(Located::At(if at_gap {
+                behind.with_ahead(on.ahead)
+            } else {
+                on.with_incarnation(incarnation)
+            }))
         }
         (Some(finding @ Finding::Gap(_)), _) => Err(finding.into()),
         (Some(finding @ Finding::Reset(_)), state) => reset(context, finding, state.as_ref()).await,

@@ -39,7 +39,7 @@ pub(crate) async fn run(
             biased;
             () = &mut shutdown => {
                 // The call that was dropped may have taken effect.
-                keeper::leave(&context).await;
+                keeper::leave(&context, keeper::GOODBYE_MAX.min(context.settings.drain_timeout)).await;
                 break;
             }
             entered = keeper::enter(&context) => entered,
@@ -66,7 +66,7 @@ pub(crate) async fn run(
             Err(error) => {
                 // Who took the lease before it found what is wrong must not keep others, or a reset, from it.
                 if context.epoch() > Epoch::default() && context.settings.ownership == Ownership::Exclusive {
-                    keeper::leave(&context).await;
+                    keeper::leave(&context, keeper::GOODBYE_MAX.min(context.settings.drain_timeout)).await;
                 }
                 return Err(error);
             }

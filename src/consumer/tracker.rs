@@ -172,12 +172,18 @@ impl Tracker {
     /// Goes on behind entries that are gone: the next one that is read is the first above `after`, and `ordinal` entries were
     /// ever added up to there.
     pub(crate) fn skip(&mut self, after: EntryId, ordinal: Option<u64>) {
-        if self.window.is_empty() && after > self.watermark {
-            self.watermark = after;
-            self.ordinal = ordinal.unwrap_or_default();
-        }
         self.read_ordinal = ordinal.unwrap_or_default();
         self.counted = ordinal.is_some();
+        if after > self.read() {
+            // In the place of all that is gone, so that the watermark passes it when what was read before it is settled.
+            self.window.push_back(Slot { id: after, ordinal: self.read_ordinal, settled: true });
+            self.settled += 1;
+            self.rise();
+        } else if let Some(last) = self.window.back_mut() {
+            last.ordinal = self.read_ordinal;
+        } else {
+            self.ordinal = self.read_ordinal;
+        }
     }
 
     /// How far the subscription is settled, with a settled-ahead set of at most `bytes` bytes.

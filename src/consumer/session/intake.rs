@@ -37,8 +37,12 @@ impl Session<'_> {
         if let Some(position) = batch.resumed {
             self.feed(Event::Resumed(position));
         }
-        if let (Some(behind), Ledger::Exclusive { tracker, .. }) = (batch.skip, self.machine.ledger_mut()) {
+        if let (Some(behind), Ledger::Exclusive { tracker, unsaved, .. }) =
+            (batch.skip, self.machine.ledger_mut())
+        {
             tracker.skip(behind.watermark, behind.ordinal);
+            // Saved like an entry, lest the next owner meets the gap again.
+            *unsaved += 1;
         }
         self.gone(batch.gone);
         self.feed(Event::Read(batch.deliveries));

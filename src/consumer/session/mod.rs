@@ -38,6 +38,9 @@ use crate::{
 /// How often a save also asks for the ordinal, at most.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A goodbye is worth a try, also when the deadline of the stop is over.
+const GOODBYE_MIN: Duration = Duration::from_millis(100);
+
 /// One time of being a consumer of the group, or the owner of the lease.
 pub(crate) struct Session<'a> {
     context: &'a Arc<Context>,
@@ -344,6 +347,12 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// How long what comes last may take, within the deadline of the stop.
+    fn left(&self) -> Duration {
+        let left = self.deadline.map_or(keeper::GOODBYE_MAX, |deadline| deadline.saturating_sub(self.now()));
+        left.min(keeper::GOODBYE_MAX)
+    }
+
     /// Ends what is left and says goodbye.
     async fn close(&mut self, end: &End) {
         let counts = self.machine.counts();
@@ -351,14 +360,14 @@ impl<'a> Session<'a> {
         self.report.settled += counts.settled;
         self.report.retried += counts.retried;
         self.report.skipped += counts.skipped;
-        self.report.abandoned += counts.delivered - counts.settled;
+        self.report.abandoned += counts.delivered - counts.settled - counts.lapsed;
         self.report.unsaved += self.machine.unsaved() as u64;
         self.running.abort_all();
         if self.count_open && self.drained {
             // The last word of a shared subscription: a checkpoint that can count what is lost while nobody reads.
             let nothing = Save::default();
             let saving = self.context.settler.save(self.context, self.epoch, &nothing, true);
-            let limit = self.context.clock.sleep(COUNT_INTERVAL);
+            let limit = self.context.clock.sleep(self.left());
             tokio::select! {
                 biased;
                 saved = saving => if let Err(error) = saved {
@@ -369,7 +378,7 @@ impl<'a> Session<'a> {
         }
         self.keeper.abort();
         if !matches!(end, End::Again(_)) {
-            keeper::leave(self.context).await;
+            keeper::leave(self.context, self.left().max(GOODBYE_MIN)).await;
         }
     }
 }

@@ -1,3 +1,5 @@
+use futures_util::StreamExt;
+
 use super::*;
 use crate::{ErrorKind, Position};
 
@@ -93,6 +95,52 @@ async fn g7_entries_lost_before_the_first_was_settled_are_a_gap() {
         let ended = builder(&memory, ownership).build().unwrap().run(recorder.clone(), stop).await;
         assert_eq!(ended.err().map(|error| error.kind()), Some(ErrorKind::Gap), "{ownership:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g5_a_skipped_gap_forgets_nothing_of_what_is_settled_ahead() {
+    let memory = Memory::new();
+    append(&memory, 100).await;
+    let mut deliveries =
+        builder(&memory, Ownership::Exclusive).concurrency(100).build().unwrap().into_stream();
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        let delivery = deliveries.next().await.unwrap().unwrap();
+        if [50, 90].contains(&delivery.id().ms) { held.push(delivery) } else { delivery.settle() }
+    }
+    assert!(
+        soon(async || memory.load(&subscription()).await.unwrap().unwrap().position.settles(id(100))).await
+    );
+    drop((deliveries, held));
+    memory.trim(&Trim::new(stream(), TrimLimit::Below(id(60)))).await.unwrap();
+    append(&memory, 1).await;
+    let (recorder, stop) = Recorder::until(2);
+    let consumer =
+        builder(&memory, Ownership::Exclusive).configure(|s| s.on_gap = OnGap::Skip).build().unwrap();
+    consumer.run(recorder.clone(), stop).await.unwrap();
+    assert_eq!(recorder.seen(), [90, 101]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_a_gap_that_was_skipped_is_not_met_again() {
+    let memory = Memory::new();
+    append(&memory, 3).await;
+    let run = async |until_id: u64| {
+        let (stop, stopped) = stopper();
+        let (recorder, _stop) = Recorder::until(usize::MAX);
+        let consumer =
+            builder(&memory, Ownership::Exclusive).configure(|s| s.on_gap = OnGap::Skip).build().unwrap();
+        let running = tokio::spawn(consumer.run(recorder, stopped));
+        until("all are settled", async || watermark(&memory).await == Some(id(until_id))).await;
+        Clock::new().sleep(Duration::from_secs(5)).await;
+        stop.send(()).unwrap();
+        running.await.unwrap().unwrap().gaps
+    };
+    assert_eq!(run(3).await, 0);
+    append(&memory, 7).await;
+    memory.remove(&Removal::Entries(stream(), vec![id(5), id(6)])).await.unwrap();
+    assert_eq!(run(10).await, 1);
+    assert_eq!(run(10).await, 0, "it was skipped before");
 }
 
 #[tokio::test(start_paused = true)]
