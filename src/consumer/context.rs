@@ -76,6 +76,23 @@ impl Context {
         }
     }
 
+    /// The name under which this process holds a lease: two processes of one name are two owners.
+    pub(crate) fn lease_owner(&self) -> ConsumerName {
+        let suffix = format!("#{:016x}", self.token.0);
+        let room = 512 - suffix.len();
+        let name = self.name.as_str();
+        let end = (0..=room.min(name.len())).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
+        ConsumerName::new(format!("{}{suffix}", &name[..end]))
+            .expect("a valid name and a suffix of visible ASCII")
+    }
+
+    /// Whether a lease is held by another process under this consumer's name.
+    pub(crate) fn is_namesake(&self, owner: &ConsumerName) -> bool {
+        let ours = self.lease_owner();
+        let name = |owner: &ConsumerName| owner.as_str().rsplit_once('#').map(|(name, _)| name.to_owned());
+        owner != &ours && name(owner) == name(&ours)
+    }
+
     pub(crate) fn epoch(&self) -> Epoch {
         Epoch(self.epoch.load(Ordering::Acquire))
     }

@@ -62,7 +62,9 @@ async fn join(context: &Context) -> Result<Position> {
 }
 
 async fn own(context: &Context) -> Result<Position> {
-    let request = Acquire::new(context.subscription.clone(), context.name.clone(), context.settings.ttl);
+    let request = Acquire::new(context.subscription.clone(), context.lease_owner(), context.settings.ttl);
+    // As in `join`: a process of this name that was killed holds the lease for its time to live, and no longer.
+    let patience = context.clock.elapsed() + context.settings.ttl + context.settings.ttl / 3;
     let mut seen: Option<Option<ConsumerName>> = None;
     loop {
         match context.store.acquire(&request).await? {
@@ -83,6 +85,15 @@ async fn own(context: &Context) -> Result<Position> {
                     context.settler.save(context, context.epoch(), &save, false).await?;
                 }
                 return Ok(position);
+            }
+            Acquired::Held { owner: Some(owner), .. }
+                if context.is_namesake(&owner) && context.clock.elapsed() >= patience =>
+            {
+                return Err(Error::new(
+                    ErrorKind::Busy,
+                    "another live process owns the subscription under this consumer's name: give each its own",
+                )
+                .with("consumer", &context.name));
             }
             Acquired::Held { owner, remaining } => {
                 if seen.as_ref() != Some(&owner) {

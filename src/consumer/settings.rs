@@ -112,7 +112,8 @@ pub struct Settings {
 
     /// The most entries that one read asks for. More make fewer round trips and later first handlers. Default: 1,000.
     pub read_entries_max: usize,
-    /// The most deliveries that this process holds and has not handled. Default: 4,096.
+    /// The most deliveries that this process holds and has not handled. A claim from the dead that comes beside a read may go
+    /// over it, to twice as many at most. Default: 4,096.
     pub in_flight_entries_max: usize,
     /// The most bytes of fields in them. One read may go over it by one batch of entries that are larger than those before.
     /// Default: 16 MiB.

@@ -2,7 +2,6 @@ use super::*;
 use crate::{ConsumerName, ErrorKind};
 
 #[tokio::test(start_paused = true)]
-#[ignore = "not fixed: the store takes the name for the owner"]
 async fn g13_two_live_owners_under_one_name_are_refused() {
     let memory = Memory::new();
     append(&memory, 20).await;

@@ -87,43 +87,6 @@ async fn g17_claims_keep_to_the_limits_of_what_is_in_flight() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "not fixed: a claim and a read do not know of each other"]
-async fn g17_a_claim_beside_a_read_keeps_to_the_limit_of_entries() {
-    let memory = Memory::new();
-    append(&memory, 10).await;
-    memory.ensure_group(&EnsureGroup::new(subscription(), &crate::Position::default())).await.unwrap();
-    let dead = crate::ConsumerName::new("dead").unwrap();
-    memory
-        .heartbeat(&Heartbeat::new(subscription(), dead.clone(), Token(1), Duration::from_secs(3)))
-        .await
-        .unwrap();
-    memory.read_group(&ReadGroup::new(subscription(), dead, 10)).await.unwrap();
-    append(&memory, 10).await;
-    Clock::new().sleep(Duration::from_secs(10)).await;
-    let most = Arc::new(Mutex::new(0));
-    let observed = Arc::clone(&most);
-    let consumer = builder(&memory, Ownership::Shared)
-        .configure(|settings| settings.in_flight_entries_max = 10)
-        .observer(move |_: &Subscription, observation: &Observation<'_>| {
-            if let Observation::Status(status) = observation {
-                let mut most = observed.lock().unwrap();
-                *most = status.in_flight.max(*most);
-            }
-        })
-        .build()
-        .unwrap();
-    let handler = |_: Delivery| async {
-        Clock::new().sleep(Duration::from_secs(10)).await;
-        Ok::<_, HandlerError>(())
-    };
-    let run = tokio::spawn(consumer.run(handler, std::future::pending()));
-    Clock::new().sleep(Duration::from_secs(5)).await;
-    let most = *most.lock().unwrap();
-    assert!(most <= 10, "{most} are in flight, the limit is 10");
-    run.abort();
-}
-
-#[tokio::test(start_paused = true)]
 async fn g15_a_stop_does_not_count_what_nobody_took_as_a_failure() {
     let memory = Memory::new();
     append(&memory, 3).await;
