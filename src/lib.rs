@@ -20,7 +20,7 @@ mod retry;
 pub use checkpoint::{Checkpoint, Epoch, IdRange, Incarnation, Position, SettledAhead};
 pub use consumer::{
     BatchHandler, Builder, CheckpointPolicy, Consumer, Deliveries, Handler, HandlerError, Observation,
-    Observer, OnExhausted, OnGap, OnReset, Ownership, Report, Settings, StartAt, Status, Unsettled,
+    Observer, OnExhausted, OnGap, OnReset, Ownership, Report, Settings, StartAt, Status, Unsettled, typed,
 };
 pub use delivery::Delivery;
 pub use entry::{Entry, EntryId, Fields};

@@ -285,7 +285,8 @@ impl<S, C> Consumer<S, C> {
     /// nothing more, lets running handlers finish within [`drain_timeout`](Settings::drain_timeout), saves the checkpoint,
     /// and says goodbye to the server.
     ///
-    /// Outages are waited out. For a stop by token, pass `token.cancelled_owned()`.
+    /// Outages are waited out. `shutdown` may be any future, whatever it yields: `tokio::signal::ctrl_c()`, or
+    /// `token.cancelled_owned()` for a stop by token.
     ///
     /// # Errors
     ///
@@ -328,7 +329,7 @@ impl<S, C> Consumer<S, C> {
     pub async fn run_batches(
         self,
         handler: impl BatchHandler,
-        shutdown: impl Future<Output = ()> + Send,
+        shutdown: impl Future + Send,
     ) -> Result<Report> {
         if !matches!(self.order, Order::Strict { .. }) {
             return Err(Error::invalid("batches come in strict order: leave out `concurrency` and `keyed`"));
@@ -374,8 +375,9 @@ pub(super) async fn start(
     context: Arc<Context>,
     lanes: Arc<dyn Lanes>,
     order: Order,
-    shutdown: impl Future<Output = ()> + Send,
+    shutdown: impl Future + Send,
 ) -> Result<Report> {
+    let shutdown = async { drop(shutdown.await) };
     let span =
         tracing::info_span!("consumer", subscription = %context.subscription, consumer = %context.name);
     run::run(context, lanes, order, shutdown).instrument(span).await

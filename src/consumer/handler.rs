@@ -2,7 +2,10 @@
 
 use std::{error::Error as StdError, fmt, future::Future};
 
-use crate::Delivery;
+use crate::{
+    Delivery,
+    codec::{self, Decode},
+};
 
 /// Why a handler did not succeed, and whether it may be called again with the same entry.
 ///
@@ -100,6 +103,45 @@ where
 {
     async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
         self(delivery).await.map_err(Into::into)
+    }
+}
+
+/// A handler of values: decodes the payload of each entry with the codec `C`.
+///
+/// An entry that cannot be decoded is [rejected](HandlerError::reject): it would not decode the next time either.
+///
+/// ```
+/// # #[cfg(feature = "json")] {
+/// use highwater::{Delivery, codec::Json, typed};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Order {
+///     customer: String,
+/// }
+///
+/// let handler = typed::<Json, _, _, _, _>(|order: Order, delivery: Delivery| async move {
+///     println!("{}: {}", delivery.id(), order.customer);
+///     Ok::<_, std::io::Error>(())
+/// });
+/// # fn check(_: impl highwater::Handler) {}
+/// # check(handler);
+/// # }
+/// ```
+pub fn typed<C, T, F, Fut, E>(handler: F) -> impl Handler
+where
+    C: Decode<T>,
+    F: Fn(T, Delivery) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), E>> + Send,
+    E: Into<HandlerError>,
+{
+    move |delivery: Delivery| {
+        let handling = codec::decode::<T, C>(delivery.fields()).map(|value| handler(value, delivery));
+        async move {
+            match handling {
+                Ok(handling) => handling.await.map_err(Into::into),
+                Err(error) => Err(HandlerError::reject(error)),
+            }
+        }
     }
 }
 

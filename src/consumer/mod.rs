@@ -27,7 +27,7 @@ mod tests;
 
 pub use builder::{Builder, Consumer};
 pub use deliveries::{Deliveries, Unsettled};
-pub use handler::{BatchHandler, Handler, HandlerError};
+pub use handler::{BatchHandler, Handler, HandlerError, typed};
 pub use observer::{Observation, Observer, Status};
 pub use report::Report;
 pub use settings::{CheckpointPolicy, OnExhausted, OnGap, OnReset, Ownership, Settings, StartAt};

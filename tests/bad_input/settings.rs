@@ -57,7 +57,7 @@ fn g18_each_bad_setting_of_a_consumer_is_named() {
 async fn g18_a_batch_handler_and_lanes_exclude_each_other() {
     let consumer = Consumer::fused(subscription(), Memory::new()).concurrency(2).build().unwrap();
     let handler = |_| async { Ok::<_, std::io::Error>(()) };
-    let error = consumer.run_batches(handler, std::future::pending()).await.unwrap_err();
+    let error = consumer.run_batches(handler, std::future::pending::<()>()).await.unwrap_err();
     assert_told("lanes", &error, ErrorKind::Invalid, &["leave out `concurrency` and `keyed`"]);
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: what `.ci/run` runs.
+//! `cargo xtask ci`: the steps of `.ci/run` that are more than one command of cargo.
 
 use std::{
     process::Command,
@@ -14,14 +14,6 @@ const DRIVERS: &[&str] =
 type Step = (&'static str, fn() -> Result);
 
 const STEPS: &[Step] = &[
-    ("format", || succeed(cargo().args(["fmt", "--all", "--check"]))),
-    ("clippy", || clippy(&["--workspace", "--all-targets", "--all-features"])),
-    ("clippy, default features", || clippy(&["--workspace", "--all-targets"])),
-    ("clippy, no features", || clippy(&["--package", "highwater", "--no-default-features"])),
-    ("docs", || {
-        let doc = ["doc", "--workspace", "--no-deps", "--all-features"];
-        succeed(cargo().env("RUSTDOCFLAGS", "-Dwarnings").args(doc))
-    }),
     ("dependencies", dependencies),
     ("licences", licences),
     ("crash on redis, short", || crash(&["--backend", "redis"])),
@@ -29,8 +21,6 @@ const STEPS: &[Step] = &[
     ("lost groups, short", || {
         crash(&["--backend", "redis", "--ownership", "shared", "--destroy-group", "--flush-group"])
     }),
-    // Last, so that its count of tests is near the end of the output.
-    ("test", || task(&["test"])),
 ];
 
 /// Runs all steps, also after one has failed, so that one run shows all there is to correct.
@@ -58,10 +48,6 @@ fn line(name: &str, ok: bool, took: Duration) -> String {
 fn succeed(command: &mut Command) -> Result {
     let status = Guarded::spawn(command)?.wait()?;
     if status.success() { Ok(()) } else { Err(status.to_string().into()) }
-}
-
-fn clippy(what: &[&str]) -> Result {
-    succeed(cargo().arg("clippy").args(what).args(["--", "-D", "warnings"]))
 }
 
 /// Another task, as its own process.

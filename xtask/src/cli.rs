@@ -16,7 +16,7 @@ pub struct Cli {
 pub enum Task {
     /// Provide servers, run all tests and the examples, and end with a line that counts them
     Test(Test),
-    /// Everything that must hold before a change lands: what `.ci/run` runs
+    /// Dependencies, licences and short crash runs: what `.ci/run` runs beside cargo's own commands and `test`
     Ci,
     /// Kill a consumer process at random instants and show that nothing is lost
     Crash(Crash),

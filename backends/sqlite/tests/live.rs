@@ -13,8 +13,6 @@ mod file;
 mod group;
 #[path = "live/process.rs"]
 mod process;
-#[path = "live/speed.rs"]
-mod speed;
 #[path = "live/stream.rs"]
 mod stream;
 #[path = "live/wake.rs"]

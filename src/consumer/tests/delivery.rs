@@ -59,7 +59,7 @@ async fn g1_an_exhausted_entry_stops_the_consumer_and_is_not_settled() {
         let error = builder(&memory, ownership)
             .build()
             .unwrap()
-            .run(handler, std::future::pending())
+            .run(handler, std::future::pending::<()>())
             .await
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Handler);
@@ -100,7 +100,7 @@ async fn g11_a_panic_is_contained_and_a_reject_is_final() {
         let error = builder(&memory, ownership)
             .build()
             .unwrap()
-            .run(handler, std::future::pending())
+            .run(handler, std::future::pending::<()>())
             .await
             .unwrap_err();
         assert_eq!((error.kind(), error.context("id")), (ErrorKind::Handler, Some("3-0")));
@@ -327,4 +327,28 @@ async fn every_policy_saves_all_in_the_end() {
             }
         }
     }
+}
+
+#[cfg(feature = "json")]
+#[tokio::test(start_paused = true)]
+async fn typed_payloads_are_decoded_and_what_cannot_be_is_rejected() {
+    use crate::codec::{self, Json};
+
+    let memory = Memory::new();
+    let value = |n: u64| NewEntry::new(codec::encode::<u64, Json>(&n).unwrap());
+    let garbage = NewEntry::new(Fields::from_iter([(codec::PAYLOAD_FIELD, "{")]));
+    let entries = vec![value(7), value(8), garbage];
+    memory.append(&Append::new(subscription().stream, entries)).await.unwrap();
+    let seen: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let values = Arc::clone(&seen);
+    let handler = typed::<Json, _, _, _, _>(move |value: u64, _: Delivery| {
+        values.lock().unwrap().push(value);
+        async { Ok::<_, HandlerError>(()) }
+    });
+    let consumer = builder(&memory, Ownership::Shared).build().unwrap();
+    let error = consumer.run(handler, std::future::pending::<()>()).await.unwrap_err();
+    assert_eq!((error.kind(), error.context("attempts")), (ErrorKind::Handler, Some("1")));
+    let source = std::error::Error::source(&error).unwrap().downcast_ref::<crate::Error>().unwrap();
+    assert!(codec::is_undecodable(source), "{source:?}");
+    assert_eq!(*seen.lock().unwrap(), [7, 8]);
 }

@@ -48,7 +48,7 @@ async fn g13_what_a_killed_consumer_held_goes_to_the_living_within_5_s() {
             builder(&memory, ownership)
                 .build()
                 .unwrap()
-                .run(sleeper(Duration::MAX, &calls), std::future::pending()),
+                .run(sleeper(Duration::MAX, &calls), std::future::pending::<()>()),
         );
         until("it holds entries", async || calls.load(Ordering::Relaxed) == 1).await;
         let (recorder, stop) = Recorder::until(20);
@@ -71,9 +71,9 @@ async fn g13_two_live_processes_under_one_name_are_refused() {
     append(&memory, 1).await;
     let named = || builder(&memory, Ownership::Shared).name(ConsumerName::new("c").unwrap()).build().unwrap();
     let calls = Arc::default();
-    let first = tokio::spawn(named().run(sleeper(Duration::MAX, &calls), std::future::pending()));
+    let first = tokio::spawn(named().run(sleeper(Duration::MAX, &calls), std::future::pending::<()>()));
     until("the first one runs", async || calls.load(Ordering::Relaxed) == 1).await;
-    let error = named().run(sleeper(Duration::ZERO, &calls), std::future::pending()).await.unwrap_err();
+    let error = named().run(sleeper(Duration::ZERO, &calls), std::future::pending::<()>()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy);
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());

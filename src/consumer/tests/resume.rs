@@ -28,7 +28,7 @@ async fn rest(memory: &Memory, ownership: Ownership, count: usize) -> Vec<u64> {
 
 async fn refused(memory: &Memory, ownership: Ownership) -> crate::Error {
     let (recorder, _stop) = Recorder::until(1);
-    builder(memory, ownership).build().unwrap().run(recorder, std::future::pending()).await.unwrap_err()
+    builder(memory, ownership).build().unwrap().run(recorder, std::future::pending::<()>()).await.unwrap_err()
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,7 +198,7 @@ async fn g8_a_stream_that_is_deleted_while_it_is_read_is_noticed() {
         append(&memory, 5).await;
         let (recorder, _stop) = Recorder::until(usize::MAX);
         let run = tokio::spawn(
-            builder(&memory, ownership).build().unwrap().run(recorder.clone(), std::future::pending()),
+            builder(&memory, ownership).build().unwrap().run(recorder.clone(), std::future::pending::<()>()),
         );
         until("all are settled", async || watermark(&memory).await.is_some_and(|w| w.ms == 5)).await;
         memory.remove(&Removal::Stream(stream())).await.unwrap();

@@ -118,8 +118,9 @@ async fn g14_a_dropped_run_loses_nothing() {
                     Ok::<_, HandlerError>(())
                 }
             };
-            let mut run =
-                Box::pin(builder(&memory, ownership).build().unwrap().run(handler, std::future::pending()));
+            let mut run = Box::pin(
+                builder(&memory, ownership).build().unwrap().run(handler, std::future::pending::<()>()),
+            );
             for _ in 0..polls {
                 let _ = futures_util::poll!(run.as_mut());
                 tokio::task::yield_now().await;

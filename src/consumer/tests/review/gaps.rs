@@ -32,7 +32,7 @@ async fn g7_a_gap_behind_what_is_settled_shows_before_a_read_jumps_over_it() {
             })
             .build()
             .unwrap();
-        let run = tokio::spawn(consumer.run_batches(handler, std::future::pending()));
+        let run = tokio::spawn(consumer.run_batches(handler, std::future::pending::<()>()));
         begun.notified().await;
         Clock::new().sleep(Duration::from_secs(2)).await;
         append(&memory, 90).await;
@@ -64,8 +64,9 @@ async fn g7_trimming_up_to_the_watermark_of_a_killed_consumer_is_no_gap() {
                 }
             }
         };
-        let run =
-            tokio::spawn(builder(&memory, ownership).build().unwrap().run(handler, std::future::pending()));
+        let run = tokio::spawn(
+            builder(&memory, ownership).build().unwrap().run(handler, std::future::pending::<()>()),
+        );
         assert!(soon(async || watermark(&memory).await >= Some(id(50))).await, "{ownership:?}");
         run.abort();
         let _ = run.await;

@@ -16,7 +16,7 @@ async fn g13_two_live_owners_under_one_name_are_refused() {
             }
         };
         let consumer = builder(&memory, Ownership::Exclusive).name(ConsumerName::new("c").unwrap()).build();
-        tokio::spawn(consumer.unwrap().run(handler, std::future::pending()))
+        tokio::spawn(consumer.unwrap().run(handler, std::future::pending::<()>()))
     };
     let runs = [consumer(), consumer()];
     Clock::new().sleep(Duration::from_secs(120)).await;
@@ -53,10 +53,10 @@ async fn g16_an_owner_whose_store_is_silent_fences_itself_when_its_lease_is_over
     };
     let first =
         Consumer::builder(subscription(), memory.clone(), faults.clone().wrap(store.clone())).exclusive();
-    let first = tokio::spawn(first.build().unwrap().run(handler("first"), std::future::pending()));
+    let first = tokio::spawn(first.build().unwrap().run(handler("first"), std::future::pending::<()>()));
     clock.sleep(Duration::from_millis(10_500)).await;
     let second = Consumer::builder(subscription(), memory.clone(), store.clone()).exclusive();
-    let second = tokio::spawn(second.build().unwrap().run(handler("second"), std::future::pending()));
+    let second = tokio::spawn(second.build().unwrap().run(handler("second"), std::future::pending::<()>()));
     faults.all(Fault::Hang);
     clock.sleep(Duration::from_secs(20)).await;
     let calls = calls.lock().unwrap().clone();

@@ -78,7 +78,7 @@ async fn g17_claims_keep_to_the_limits_of_what_is_in_flight() {
         Clock::new().sleep(Duration::from_secs(10)).await;
         Ok::<_, HandlerError>(())
     };
-    let run = tokio::spawn(consumer.run(handler, std::future::pending()));
+    let run = tokio::spawn(consumer.run(handler, std::future::pending::<()>()));
     Clock::new().sleep(Duration::from_secs(5)).await;
     let most = *most.lock().unwrap();
     // The first batch, whose size nobody knows, may go over it.
