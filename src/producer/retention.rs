@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     EntryId, Result, StreamName,
-    backend::{CheckpointBackend, StreamBackend, Trim, TrimLimit},
+    backend::{CheckpointBackend, CheckpointBackendExt, StreamBackend, Trim, TrimLimit},
     clock::{self, Clock},
 };
 
@@ -118,11 +118,9 @@ impl<S: StreamBackend> Trimmer<S> {
     async fn needed_from(&self) -> Result<Option<EntryId>> {
         let mut needed = None;
         for store in &self.protect {
-            for (_, checkpoint) in store.list(&self.stream).await? {
-                // Above the greatest id there is nothing to need, hence `None` here does not count as a need.
-                if let Some(next) = checkpoint.position.watermark.next() {
-                    needed = Some(needed.map_or(next, |needed: EntryId| needed.min(next)));
-                }
+            // Above the greatest id there is nothing to need, hence `None` of `next` does not count as a need.
+            if let Some(next) = store.oldest_watermark(&self.stream).await?.and_then(EntryId::next) {
+                needed = Some(needed.map_or(next, |needed: EntryId| needed.min(next)));
             }
         }
         Ok(needed)
