@@ -61,7 +61,8 @@ async fn g16_every_connection_cut_again_and_again_loses_nothing() {
             })
             .await;
         }
-        place.until_all_settled().await;
+        // The place's own connection was cut as well.
+        feeder.until_all_settled().await;
         running.stop().await;
     }
 }

@@ -10,8 +10,7 @@ use std::{
 const MAX_LINES: usize = 400;
 
 /// Longer files, each with the length that it may not pass. A ratchet: the numbers only fall, and lines only leave.
-const LONGER: &[(&str, usize)] =
-    &[("src/backend/requests.rs", 486), ("src/checkpoint.rs", 578), ("src/consumer/session.rs", 516)];
+const LONGER: &[(&str, usize)] = &[];
 
 /// Words for what the project calls something else, and what that is.
 const BANNED: &[(&str, &str)] = &[

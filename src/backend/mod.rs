@@ -5,6 +5,7 @@ mod atomic;
 mod capabilities;
 mod checkpoint;
 mod ext;
+mod group;
 mod requests;
 mod stream;
 
@@ -14,8 +15,9 @@ pub use checkpoint::{
     Acquire, Acquired, Advance, Advanced, CheckpointBackend, Grant, Release, Renew, ResetCheckpoint,
 };
 pub use ext::{CheckpointBackendExt, StreamBackendExt};
-pub use requests::{
-    Ack, Acked, Append, Beat, Claim, Claimed, EnsureGroup, GroupState, Heartbeat, Inspect, Leave, Left,
-    NewEntry, PendingEntry, Read, ReadGroup, ReadPending, Removal, StreamState, Token, Trim, TrimLimit,
+pub use group::{
+    Ack, Acked, Beat, Claim, Claimed, EnsureGroup, Heartbeat, Leave, Left, PendingEntry, ReadGroup,
+    ReadPending, Token,
 };
+pub use requests::{Append, GroupState, Inspect, NewEntry, Read, Removal, StreamState, Trim, TrimLimit};
 pub use stream::StreamBackend;

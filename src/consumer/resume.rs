@@ -25,6 +25,7 @@ pub(crate) enum Located {
 
 /// Shared: where the group is to stand. Creates it there, and says so, and the checkpoint where there is none.
 pub(crate) async fn shared(context: &Context) -> Result<(Position, bool)> {
+    let mut created = false;
     loop {
         let stored = context.store.load(&context.subscription).await?;
         context.set_epoch(stored.as_ref().map_or(Epoch::default(), |checkpoint| checkpoint.epoch));
@@ -35,9 +36,15 @@ pub(crate) async fn shared(context: &Context) -> Result<(Position, bool)> {
             continue;
         };
         let request = EnsureGroup::new(context.subscription.clone(), &position);
-        let created = context.stream.ensure_group(&request).await?;
-        if created {
+        if context.stream.ensure_group(&request).await? {
+            created = true;
             context.report(&Observation::GroupCreated { at: position.watermark });
+            // Another consumer may have advanced since the checkpoint was loaded. Now that the group is there, what it acks
+            // counts again, so one more look is enough: the group is moved up to what it finds.
+            let now = context.store.load(&context.subscription).await?;
+            if now.is_some_and(|now| now.position.watermark > position.watermark) {
+                continue;
+            }
         }
         if is_new {
             // Without this, a group that is lost before the first ack would start by the start policy again.

@@ -101,6 +101,28 @@ local function check_epoch(record, epoch)
   if stored ~= epoch then return { 'fenced', stored } end
 end
 
+-- Keeps what the record says is settled ahead beyond the new position. Where no hole is left below, the watermark jumps.
+local function keep_ahead(record, new)
+  if not record.top or compare_ids(record.top, new.watermark) <= 0 then return end
+  if new.top and compare_ids(new.top, record.top) >= 0 then return end
+  local kept = {}
+  for token in record.full:match('^(.*) >'):gmatch('[^ ]+') do
+    local from, to = token:match('^(.-)%.%.(.*)$')
+    local first, last = from or token, to or token
+    if compare_ids(last, new.watermark) > 0 then
+      if compare_ids(first, new.watermark) <= 0 then first = following(new.watermark) end
+      kept[#kept + 1] = first == last and first or first .. '..' .. last
+    end
+  end
+  new.top = record.top
+  if #kept == 0 then
+    new.watermark, new.ordinal, new.ahead, new.top = record.top, '', '', nil
+  else
+    new.ahead = table.concat(kept, ' ') .. ' >' .. record.top
+  end
+  new.full = new.ahead
+end
+
 -- Merges a position into the record, by the rule of `Position::merged_into`, and writes it if that changed it.
 local function advance_record(record, new, owner, group)
   local time = now()
@@ -117,6 +139,7 @@ local function advance_record(record, new, owner, group)
     if order < 0 then return false, record.watermark end
     if new.ordinal == '' and new.watermark == record.watermark then new.ordinal = record.ordinal end
     if new.incarnation == '' then new.incarnation = record.incarnation end
+    keep_ahead(record, new)
     if new.watermark == record.watermark and new.full == record.full
       and new.ordinal == record.ordinal and new.incarnation == record.incarnation then
       return false, record.watermark

@@ -197,3 +197,41 @@ async fn g4_a_two_step_save_keeps_the_epoch_that_it_began_with() {
     );
     assert_eq!(saved.unwrap_err().kind(), crate::ErrorKind::Fenced);
 }
+
+#[tokio::test(start_paused = true)]
+async fn g5_what_was_settled_ahead_stays_so_when_the_group_is_lost() {
+    let memory = Memory::new();
+    append(&memory, 100).await;
+    let mut deliveries = builder(&memory, Ownership::Shared).concurrency(100).build().unwrap().into_stream();
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        let delivery = deliveries.next().await.unwrap().unwrap();
+        if delivery.id().ms == 50 { held.push(delivery) } else { delivery.settle() }
+    }
+    assert!(
+        soon(async || memory.load(&subscription()).await.unwrap().unwrap().position.settles(id(100))).await
+    );
+    drop((deliveries, held));
+    memory.remove(&Removal::Group(subscription())).await.unwrap();
+    // The next one settles 50, the only hole, and is killed before it has read all that is settled ahead.
+    let (first, _stop) = Recorder::until(usize::MAX);
+    let faults = Faults::new();
+    faults.next(Operation::ReadGroup, Fault::Delay(Duration::ZERO));
+    faults.always(Operation::ReadGroup, Fault::Hang);
+    let consumer = faulty(&memory, &faults, Ownership::Shared)
+        .configure(|settings| {
+            settings.read_entries_max = 10;
+            settings.in_flight_entries_max = 10;
+        })
+        .build()
+        .unwrap();
+    let run = tokio::spawn(consumer.run(first.clone(), std::future::pending()));
+    assert!(soon(async || watermark(&memory).await.unwrap() >= id(50)).await);
+    run.abort();
+    let _ = run.await;
+    assert_eq!(first.seen(), [50]);
+    append(&memory, 1).await;
+    let (recorder, stop) = Recorder::until(1);
+    builder(&memory, Ownership::Shared).build().unwrap().run(recorder.clone(), stop).await.unwrap();
+    assert_eq!(recorder.seen(), [101], "51 to 100 were settled ahead");
+}
