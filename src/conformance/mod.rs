@@ -24,7 +24,6 @@
 
 mod checkpoint;
 mod list;
-pub mod model;
 mod run;
 mod settle;
 mod stream;

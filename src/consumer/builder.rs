@@ -8,13 +8,11 @@ use std::{
     sync::Arc,
 };
 
-use tracing::Instrument;
-
 use super::{
     BatchHandler, CheckpointPolicy, Deliveries, Handler, Observer, Ownership, Report, Settings,
     context::{Context, Parts},
     deliveries,
-    lane::{Lanes, PerBatch, PerEntry},
+    lane::{PerBatch, PerEntry},
     observer::Reporter,
     queue::{KeyFn, Order},
     run,
@@ -312,7 +310,7 @@ impl<S, C> Consumer<S, C> {
             }
             order => order,
         };
-        start(self.context, Arc::new(PerEntry(handler)), order, shutdown).await
+        run::start(self.context, Arc::new(PerEntry(handler)), order, shutdown).await
     }
 
     /// As [`run`](Self::run), with a handler per batch, in strict order: one batch at a time, and a batch that fails comes
@@ -335,7 +333,7 @@ impl<S, C> Consumer<S, C> {
             return Err(Error::invalid("batches come in strict order: leave out `concurrency` and `keyed`"));
         }
         let order = Order::Strict { chunk_max: self.batch_entries_max };
-        start(self.context, Arc::new(PerBatch(handler)), order, shutdown).await
+        run::start(self.context, Arc::new(PerBatch(handler)), order, shutdown).await
     }
 
     /// Starts the consumer in a task of its own and yields what it delivers, to be settled by hand.
@@ -369,16 +367,4 @@ impl<S, C> Consumer<S, C> {
     pub fn into_stream(self) -> Deliveries {
         deliveries::start(self.context, self.order)
     }
-}
-
-pub(super) async fn start(
-    context: Arc<Context>,
-    lanes: Arc<dyn Lanes>,
-    order: Order,
-    shutdown: impl Future + Send,
-) -> Result<Report> {
-    let shutdown = async { drop(shutdown.await) };
-    let span =
-        tracing::info_span!("consumer", subscription = %context.subscription, consumer = %context.name);
-    run::run(context, lanes, order, shutdown).instrument(span).await
 }

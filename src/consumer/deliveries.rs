@@ -14,7 +14,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Handler, HandlerError, Report, builder, context::Context, lane::PerEntry, queue::Order};
+use super::{Handler, HandlerError, Report, context::Context, lane::PerEntry, queue::Order, run};
 use crate::{Delivery, Error, ErrorKind, Result};
 
 /// Deliveries that are settled by hand: from [`Consumer::into_stream`](crate::Consumer::into_stream).
@@ -97,7 +97,7 @@ pub(super) fn start(context: Arc<Context>, order: Order) -> Deliveries {
         order => order,
     };
     let lanes = Arc::new(PerEntry(HandOver(sender)));
-    let consumer = tokio::spawn(builder::start(context, lanes, order, stopped.map(drop)));
+    let consumer = tokio::spawn(run::start(context, lanes, order, stopped.map(drop)));
     Deliveries { receiver, shutdown: Some(shutdown), consumer: Some(consumer) }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use tracing::Instrument;
 
 use super::{
     context::{Context, is_passing},
@@ -11,21 +12,13 @@ use super::{
     observer::Observation,
     queue::Order,
     report::Report,
-    session::Session,
+    session::{End, Session},
     settings::Ownership,
 };
-use crate::{Epoch, Error, Result};
-
-/// How a session ends.
-pub(crate) enum End {
-    Stopped,
-    /// The lease is gone, or the position was reset: take it again.
-    Again(Error),
-    Failed(Error),
-}
+use crate::{Epoch, Result};
 
 /// Runs until `shutdown` resolves or something fails that waiting does not mend.
-pub(crate) async fn run(
+async fn run(
     context: Arc<Context>,
     lanes: Arc<dyn Lanes>,
     order: Order,
@@ -82,4 +75,17 @@ pub(crate) async fn run(
     report.reconnects = context.reconnects();
     report.gaps = context.gaps();
     Ok(report)
+}
+
+/// Runs a consumer under a span that names it.
+pub(crate) async fn start(
+    context: Arc<Context>,
+    lanes: Arc<dyn Lanes>,
+    order: Order,
+    shutdown: impl Future + Send,
+) -> Result<Report> {
+    let shutdown = async { drop(shutdown.await) };
+    let span =
+        tracing::info_span!("consumer", subscription = %context.subscription, consumer = %context.name);
+    run(context, lanes, order, shutdown).instrument(span).await
 }

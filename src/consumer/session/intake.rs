@@ -1,12 +1,12 @@
 //! What comes in: batches of the reader, and entries claimed from the dead.
 
-use super::Session;
+use super::{End, Session};
 use crate::{
     EntryId, Error, ErrorKind, Outcome, Result,
     backend::{Claimed, PendingEntry},
     consumer::{
         context::is_passing, ledger::Ledger, machine::Event, observer::Observation, reader::Batch, resume,
-        run::End, settings::OnReset,
+        settings::OnReset,
     },
     integrity::{Finding, Gap, Lost},
 };

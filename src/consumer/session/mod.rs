@@ -25,7 +25,6 @@ use super::{
     queue::{Order, Queue},
     reader::{Batch, Reader},
     report::Report,
-    run::End,
     settings::Ownership,
     tracker::Tracker,
 };
@@ -71,6 +70,14 @@ pub(crate) struct Session<'a> {
     deadline: Option<Duration>,
     failure: Option<Error>,
     drained: bool,
+}
+
+/// How a session ends.
+pub(crate) enum End {
+    Stopped,
+    /// The lease is gone, or the position was reset: take it again.
+    Again(Error),
+    Failed(Error),
 }
 
 /// What woke the loop.

@@ -4,12 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::FutureExt;
 
-use super::{COUNT_INTERVAL, Session};
+use super::{COUNT_INTERVAL, End, Session};
 use crate::{
     Epoch, ErrorKind, Result, clock,
-    consumer::{
-        context::is_passing, ledger::Save, machine::Event, observer::Observation, run::End, settle::Saved,
-    },
+    consumer::{context::is_passing, ledger::Save, machine::Event, observer::Observation, settle::Saved},
 };
 
 /// A save that has ended.
