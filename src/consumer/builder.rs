@@ -301,7 +301,7 @@ impl<S, C> Consumer<S, C> {
     pub async fn run(
         self,
         handler: impl Handler,
-        shutdown: impl Future<Output = ()> + Send,
+        shutdown: impl Future + Send,
     ) -> Result<Report> {
         let order = match self.order {
             // One entry a save, so one entry a chunk.
