@@ -58,7 +58,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (reached, until) = (Arc::new(Notify::new()), waiting[waiting.len() / 2]);
     let crashing = Billing { handled, until, reached: Arc::clone(&reached), crashes: true };
     tokio::select! {
-        ended = consumer()?.run(crashing.clone(), pending()) => drop(ended?),
+        ended = consumer()?.run(crashing.clone(), pending::<()>()) => drop(ended?),
         // Drops the run, as a crash would: nothing more is saved, and its lease stands until it runs out.
         () = reached.notified() => println!("crashed in the middle of {until}"),
     }

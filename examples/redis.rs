@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let consumer = || Consumer::fused(orders.clone(), Arc::clone(&redis)).build();
     let billing = Billing { until: waiting.len() / 2, crashes: true, ..Billing::default() };
     tokio::select! {
-        ended = consumer()?.run(billing.clone(), pending()) => drop(ended?),
+        ended = consumer()?.run(billing.clone(), pending::<()>()) => drop(ended?),
         // Drops the run, as a crash would: what it held stays pending, and its heartbeat stands until it runs out.
         () = billing.reached.notified() => println!("crashed at the {}th entry", billing.until),
     }
