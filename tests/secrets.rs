@@ -68,7 +68,7 @@ async fn failure(backend: Arc<dyn AtomicSettle>) -> Error {
     assert_hidden(&consumer);
     let handler =
         |delivery: Delivery| async move { Err::<(), _>(HandlerError::reject(delivery.id().to_string())) };
-    tokio::time::timeout(SOON, consumer.run(handler, pending())).await.expect("it ends").unwrap_err()
+    tokio::time::timeout(SOON, consumer.run(handler, pending::<()>())).await.expect("it ends").unwrap_err()
 }
 
 #[tokio::test]

@@ -298,11 +298,7 @@ impl<S, C> Consumer<S, C> {
     ///
     /// Dropping it loses nothing: what is not in the checkpoint is delivered again. Others take over only when the time to
     /// live of this consumer has run out, so prefer `shutdown`.
-    pub async fn run(
-        self,
-        handler: impl Handler,
-        shutdown: impl Future + Send,
-    ) -> Result<Report> {
+    pub async fn run(self, handler: impl Handler, shutdown: impl Future + Send) -> Result<Report> {
         let order = match self.order {
             // One entry a save, so one entry a chunk.
             Order::Strict { .. } if self.context.settings.checkpoint == CheckpointPolicy::EveryAck => {

@@ -177,7 +177,7 @@ pub async fn refused<S: StreamBackend, C: CheckpointBackend>(builder: Builder<S,
     let handler = |delivery: Delivery| async move {
         Err::<(), _>(HandlerError::reject(format!("{} was delivered", delivery.id())))
     };
-    let run = builder.build().expect("valid settings").run(handler, pending());
+    let run = builder.build().expect("valid settings").run(handler, pending::<()>());
     timeout(SOON, run).await.expect("it does not wait for ever").expect_err("it is refused")
 }
 

@@ -168,7 +168,7 @@ async fn spoiled_while_it_runs<S: StreamBackend, C: CheckpointBackend>(
     builder: Builder<S, C>,
 ) -> Error {
     let handler = |_: Delivery| async { Ok::<_, std::io::Error>(()) };
-    let run = tokio::spawn(builder.build().unwrap().run(handler, pending()));
+    let run = tokio::spawn(builder.build().unwrap().run(handler, pending::<()>()));
     let settled = async || {
         let checkpoint = place.backend.load(&subscription()).await.unwrap();
         checkpoint.is_some_and(|checkpoint| checkpoint.position.watermark == id(3))

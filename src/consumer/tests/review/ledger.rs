@@ -225,7 +225,7 @@ async fn g5_what_was_settled_ahead_stays_so_when_the_group_is_lost() {
         })
         .build()
         .unwrap();
-    let run = tokio::spawn(consumer.run(first.clone(), std::future::pending()));
+    let run = tokio::spawn(consumer.run(first.clone(), std::future::pending::<()>()));
     assert!(soon(async || watermark(&memory).await.unwrap() >= id(50)).await);
     run.abort();
     let _ = run.await;
