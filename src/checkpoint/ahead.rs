@@ -147,7 +147,7 @@ impl SettledAhead {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Corrupt`] if it is anything else.
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if it is anything else.
     pub fn decode(text: &str) -> Result<Self> {
         if text.is_empty() {
             return Ok(Self::default());
