@@ -47,7 +47,13 @@ fn g1_g2_g3_g5_shared() {
 
 #[test]
 fn each_broken_tracker_is_caught() {
-    for mutant in [Mutant::HighestSettled, Mutant::ForgetAhead, Mutant::AdmitTwice, Mutant::OffByOne] {
+    for (mutant, guarantee) in [
+        (Mutant::HighestSettled, "G2"),
+        (Mutant::ForgetAhead, "G5"),
+        (Mutant::AdmitTwice, "G5"),
+        (Mutant::OffByOne, "G1"),
+        (Mutant::FallsBack, "G3"),
+    ] {
         // The same cases each time, so that this test does not depend on luck.
         let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
         let config =
@@ -55,6 +61,6 @@ fn each_broken_tracker_is_caught() {
         let mut runner = TestRunner::new_with_rng(config, rng);
         let result = runner.run(&any_case(false), |case| holds(case, Some(mutant)));
         let Err(TestError::Fail(reason, _)) = result else { panic!("{mutant:?} was not caught: {result:?}") };
-        println!("{mutant:?}: {reason}");
+        assert!(reason.message().starts_with(guarantee), "{mutant:?}: {reason}");
     }
 }

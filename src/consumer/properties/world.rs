@@ -113,6 +113,8 @@ pub(super) struct World {
     pending: BTreeSet<EntryId>,
     /// What a read of the pending list, whose reply is under way, has found.
     snapshot: Option<BTreeSet<EntryId>>,
+    /// Exclusive: the watermark that the machine saved last, or began with.
+    said: EntryId,
     /// The durable checkpoint.
     stored: Position,
     /// The last crash, or loss of the group, came when this was stored.
@@ -166,6 +168,7 @@ impl World {
             cursor: EntryId::ZERO,
             pending: BTreeSet::new(),
             snapshot: None,
+            said: EntryId::ZERO,
             resumed: stored.clone(),
             stored,
         };
@@ -276,6 +279,7 @@ impl World {
         self.group_lost = false;
         self.resumed = self.stored.clone();
         self.snapshot = None;
+        self.said = self.stored.watermark;
         if self.case.shared {
             // Its own pending entries first, then new ones.
             self.feed(Event::Recovered(Self::deliveries(self.pending.clone())));
@@ -318,7 +322,13 @@ impl World {
     /// A save takes effect in the stores.
     fn apply(&mut self, save: &Save) -> Result<(), TestCaseError> {
         let position = match &save.position {
-            Some(position) => Some(position.clone()),
+            Some(position) => {
+                // Held against what the machine said before, not against the store, whose rule would hide it.
+                let before = self.said;
+                prop_assert!(position.watermark >= before, "G3: {} after {}", position.watermark, before);
+                self.said = position.watermark;
+                Some(position.clone())
+            }
             None => {
                 for id in &save.ids {
                     prop_assert!(self.handled.contains_key(id), "G1: {} is acked and was not handled", id);
@@ -330,7 +340,7 @@ impl World {
         };
         let Some(position) = position else { return Ok(()) };
         if let Some(merged) = position.merged_into(&self.stored) {
-            prop_assert!(merged.watermark >= self.stored.watermark, "G3");
+            prop_assert!(merged.watermark >= self.stored.watermark, "G3: the rule of the stores");
             self.stored = merged;
         }
         for &id in self.stream.iter().filter(|&&id| self.stored.settles(id)) {
