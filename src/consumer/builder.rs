@@ -335,7 +335,7 @@ impl<S, C> Consumer<S, C> {
     /// Starts the consumer in a task of its own and yields what it delivers, to be settled by hand.
     ///
     /// In strict order, the default, the next entry comes when the one before is settled; with
-    /// [`concurrency`](Builder::concurrency) so many are out at once, first in the order of the stream; with
+    /// [`concurrency`](Builder::concurrency) so many are out at once, in no promised order; with
     /// [`keyed`](Builder::keyed) one of each key.
     ///
     /// ```

@@ -77,8 +77,8 @@ impl fmt::Debug for Unsettled {
 struct HandOver(mpsc::UnboundedSender<Unsettled>);
 
 impl Handler for HandOver {
-    // Not an `async fn`: the delivery is sent when the call is made, so that the stream keeps the order of the calls. The
-    // channel is as long as there are lanes.
+    // Sent when the lane makes the call. Lanes run side by side, so on several threads two that start together may send in
+    // either order. The channel is as long as there are lanes.
     fn handle(&self, delivery: Delivery) -> impl Future<Output = Result<(), HandlerError>> + Send {
         let (verdict, said) = oneshot::channel();
         let sent = self.0.send(Unsettled { delivery, verdict });
