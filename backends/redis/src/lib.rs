@@ -33,6 +33,7 @@
 //! | --- | --- | --- |
 //! | `orders` | stream | the entries and the group, as the server keeps them |
 //! | `highwater:{orders}:checkpoint:6:orders:billing` | hash | the checkpoint, readable by people |
+//! | `highwater:{orders}:settled:6:orders:billing` | sorted set | what transactions settled above the watermark |
 //! | `highwater:{orders}:groups:6:orders` | set | the groups that have a checkpoint on the stream |
 //! | `highwater:{orders}:heartbeats:6:orders:billing` | hash | for each consumer its process and until when it counts as alive |
 //!
@@ -44,6 +45,7 @@ mod backend;
 mod checkpoint;
 mod client;
 mod commands;
+mod effects;
 mod error;
 mod keys;
 
@@ -52,10 +54,11 @@ mod scripts;
 mod settings;
 mod settle;
 mod stream;
+mod transaction;
 
 #[cfg(feature = "redis-rs")]
 pub use crate::client::RedisRs;
-pub use crate::{backend::Redis, settings::Settings};
+pub use crate::{backend::Redis, effects::Effects, keys::key_beside, settings::Settings};
 
 #[cfg(not(feature = "redis-rs"))]
 compile_error!("highwater-redis needs a client: enable the feature `redis-rs`");

@@ -11,7 +11,11 @@ mod checkpoints;
 mod claims;
 #[path = "live/connections.rs"]
 mod connections;
+#[path = "live/effects.rs"]
+mod effects;
 #[path = "live/settlement.rs"]
 mod settlement;
 #[path = "live/streams.rs"]
 mod streams;
+#[path = "live/transactions.rs"]
+mod transactions;
