@@ -121,7 +121,8 @@ async fn g4_a_zombie_applies_nothing() {
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Invalid, Outcome::NotApplied));
     }
     assert_eq!((counted(&server).await, kept(&server).await, watermark(&redis).await), (0, 0, None));
-    assert_eq!(count(&redis, &with_epoch(each([1]).fused(true), 1)).await.unwrap(), done(Some(1)));
+    let committed = count(&redis, &with_epoch(each([1, 2]).fused(true), 1)).await.unwrap();
+    assert_eq!(committed, done(Some(2)));
 }
 
 #[tokio::test]
@@ -322,7 +323,9 @@ async fn g16_at_the_memory_limit_nothing_of_a_transaction_takes_place() {
         effects.set(format!("{{s}}:{n}"), vec![b'v'; 1 << 20]);
     }
     match redis.commit(effects, &each([1]).fused(true)).await {
-        Ok(committed) => assert_eq!((committed, raw.run::<u64>("DBSIZE").await), (done(Some(1)), 37)),
+        Ok(committed) => {
+            assert_eq!(raw.run::<u64>("EXISTS {s}:old {s}:0 {s}:31").await, 3, "{committed:?}");
+        }
         // The arguments themselves were too large.
         Err(error) => {
             assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::NotApplied));
