@@ -65,8 +65,9 @@ impl<C: Client> Redis<C> {
     pub(crate) async fn open(settings: Settings) -> Result<Self> {
         settings.validate()?;
         let link = Link::<C>::new(C::new(&settings)?, settings);
-        let scripts = Scripts::load(&link).await?;
+        // First, since it is short: a server that waits for a password cuts the connection at a long argument.
         let counts = counts_entries(&link).await?;
+        let scripts = Scripts::load(&link).await?;
         let capabilities = StreamCapabilities::none().with(true, counts, false);
         // Servers began to count entries and to wake the readers of a stream that goes in the same version.
         let group_block_max = if counts { commands::BLOCK_MAX } else { BLOCK_MAX_UNWOKEN };
@@ -94,12 +95,12 @@ async fn counts_entries<C: Client>(link: &Link<C>) -> Result<bool> {
     let command = CommandOf::<C>::new("COMMAND").with("INFO").with("XSETID");
     let described = link.run(&command).await.map_err(error::reading("connect"))?;
     // A negative arity means: at least this many arguments. Who may not ask does without the counts.
-    let arity = |value| {
-        let command = reply::list(value).ok()?.pop()?;
-        let arity = reply::list(command).ok()?.into_iter().nth(1)?;
-        reply::int(arity).ok()
+    let mut commands = match reply::list(described) {
+        Err(Fault::Server(text)) if !text.starts_with("NOAUTH") => return Ok(false),
+        commands => commands.map_err(error::reading("connect"))?,
     };
-    Ok(arity(described).is_some_and(|arity| arity < 0))
+    let arity = |command| reply::int(reply::list(command).ok()?.into_iter().nth(1)?).ok();
+    Ok(commands.pop().and_then(arity).is_some_and(|arity| arity < 0))
 }
 
 /// Refuses a limit of no entries, which servers read as all there is.
