@@ -2,8 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use highwater::Ownership;
-use highwater_redis::Redis;
+use highwater::{
+    ConsumerName, EntryId, Epoch, Outcome, Ownership, Position,
+    backend::{Committed, Settlement, TransactionalCheckpoint},
+};
+use highwater_redis::{Effects, Redis, key_beside};
 
 use crate::{
     delivery::{Place, Running, Seen},
@@ -116,5 +119,28 @@ async fn g16_a_frozen_server_is_waited_for() {
         running.stop().await;
         let expected: Vec<_> = (1..=5).chain(1..=5).collect();
         assert_eq!(seen.numbers(), expected, "{ownership:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g9_a_commit_whose_reply_was_lost_took_place_once() {
+    let (place, proxy, server) = behind_proxy().await;
+    let redis = Redis::connect(&proxy.url()).await.unwrap();
+    let key = key_beside(&place.subscription.stream, "count");
+    let ids = |ms| vec![EntryId::new(ms, 0), EntryId::new(ms, 1)];
+    let each = |ms| Settlement::each(place.subscription.clone(), Epoch(0), ConsumerName::unique(), ids(ms));
+    let up_to = |ms| each(ms).up_to(Position::at(EntryId::new(ms, 1)));
+    for (n, settlement) in [up_to(1), each(2), each(3).fused(true)].into_iter().enumerate() {
+        let commit = async || {
+            let mut effects = Effects::default();
+            effects.incr_by(&key, 1);
+            redis.commit(effects, &settlement).await
+        };
+        proxy.lose_reply_to("INCRBY");
+        let error = commit().await.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
+        assert_eq!(commit().await.unwrap(), Committed::AlreadySettled(settlement.ids.clone()));
+        assert_eq!(redis.settled(&mut Effects::default(), &settlement).await.unwrap(), settlement.ids);
+        assert_eq!(server.cli(&["GET", &key]).unwrap().text(), (n + 1).to_string());
     }
 }

@@ -13,6 +13,8 @@ mod claims;
 mod connections;
 #[path = "live/effects.rs"]
 mod effects;
+#[path = "live/model.rs"]
+mod model;
 #[path = "live/settlement.rs"]
 mod settlement;
 #[path = "live/streams.rs"]
