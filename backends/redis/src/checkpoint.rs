@@ -15,7 +15,7 @@ use highwater::{
 
 use crate::{
     backend::Redis,
-    client::{Client, Command, CommandOf, Fault, Value, ValueOf},
+    client::{Command, CommandOf, Driver, Fault, Value, ValueOf},
     commands::Build,
     error::{reading, writing},
     keys, reply,
@@ -24,19 +24,21 @@ use crate::{
 };
 
 #[async_trait]
-impl<C: Client> CheckpointBackend for Redis<C> {
+impl<D: Driver> CheckpointBackend for Redis<D> {
     fn name(&self) -> &'static str {
         "redis"
     }
 
     async fn load(&self, subscription: &Subscription) -> Result<Option<Checkpoint>> {
-        let command = CommandOf::<C>::new("HGETALL").with(keys::checkpoint(subscription));
-        let value = self.link.run(&command).await.map_err(reading("load"))?;
+        let command = CommandOf::<D>::new("HGETALL").with(keys::checkpoint(subscription));
+        let value =
+            self.link.run(Some(subscription.stream.as_str()), &command).await.map_err(reading("load"))?;
         read_record(value, "load").map_err(|error| error.with("subscription", subscription))
     }
 
     async fn list(&self, stream: &StreamName) -> Result<Vec<(GroupName, Checkpoint)>> {
-        let groups = self.link.run(&CommandOf::<C>::new("SMEMBERS").with(keys::groups(stream))).await;
+        let on = Some(stream.as_str());
+        let groups = self.link.run(on, &CommandOf::<D>::new("SMEMBERS").with(keys::groups(stream))).await;
         let groups = groups.and_then(reply::list).map_err(|fault| of_record(fault, "list"))?;
         let no_name = |error: Error| unreadable().with_source(error).with("key", keys::groups(stream));
         let name = |value| {
@@ -51,18 +53,19 @@ impl<C: Client> CheckpointBackend for Redis<C> {
         let key = |group: &GroupName| {
             keys::checkpoint(&Subscription { stream: stream.clone(), group: group.clone() })
         };
-        let commands = groups.iter().map(|group| CommandOf::<C>::new("HGETALL").with(key(group))).collect();
-        let records = self.link.run_all(commands).await.map_err(reading("list"))?;
+        let commands = groups.iter().map(|group| CommandOf::<D>::new("HGETALL").with(key(group))).collect();
+        let records = self.link.run_all(on, commands).await.map_err(reading("list"))?;
         let mut found = Vec::with_capacity(groups.len());
         for (group, record) in groups.into_iter().zip(records) {
-            let checkpoint = read_record(record, "list").map_err(|error| error.with("group", &group))?;
+            let checkpoint = record.map_err(reading("list")).and_then(|record| read_record(record, "list"));
+            let checkpoint = checkpoint.map_err(|error| error.with("group", &group))?;
             found.extend(checkpoint.map(|checkpoint| (group, checkpoint)));
         }
         Ok(found)
     }
 
     async fn acquire(&self, request: &Acquire) -> Result<Acquired> {
-        let arguments = |command: &mut CommandOf<C>| {
+        let arguments = |command: &mut CommandOf<D>| {
             command.arg(request.owner.as_str().as_bytes());
             command.push_number(millis(request.ttl).min(NUMBER_MAX));
         };
@@ -83,7 +86,7 @@ impl<C: Client> CheckpointBackend for Redis<C> {
     }
 
     async fn advance(&self, request: &Advance) -> Result<Advanced> {
-        let arguments = |command: &mut CommandOf<C>| {
+        let arguments = |command: &mut CommandOf<D>| {
             command.push_number(request.epoch.0);
             command.arg(request.owner.as_str().as_bytes());
             push_position(command, &request.position);
@@ -105,7 +108,7 @@ impl<C: Client> CheckpointBackend for Redis<C> {
     }
 
     async fn reset(&self, request: &ResetCheckpoint) -> Result<Epoch> {
-        let arguments = |command: &mut CommandOf<C>| {
+        let arguments = |command: &mut CommandOf<D>| {
             command.arg(request.expected.map(|epoch| epoch.to_string()).unwrap_or_default().as_bytes());
             command.arg(if request.force { b"1" } else { b"0" });
             push_position(command, &request.position);
@@ -135,7 +138,7 @@ impl<C: Client> CheckpointBackend for Redis<C> {
     }
 }
 
-impl<C: Client> Redis<C> {
+impl<D: Driver> Redis<D> {
     async fn lease(
         &self,
         subscription: &Subscription,
@@ -143,7 +146,7 @@ impl<C: Client> Redis<C> {
         ttl: &str,
         operation: &'static str,
     ) -> Result<()> {
-        let arguments = |command: &mut CommandOf<C>| {
+        let arguments = |command: &mut CommandOf<D>| {
             command.push_number(epoch.0);
             command.arg(ttl.as_bytes());
         };
@@ -159,10 +162,10 @@ impl<C: Client> Redis<C> {
         script: Script,
         subscription: &Subscription,
         operation: &'static str,
-        arguments: impl Fn(&mut CommandOf<C>),
-    ) -> Result<Answer<ValueOf<C>>> {
+        arguments: impl Fn(&mut CommandOf<D>),
+    ) -> Result<Answer<ValueOf<D>>> {
         let keys = [&*keys::checkpoint(subscription), &*keys::groups(&subscription.stream)];
-        let arguments = |command: &mut CommandOf<C>| {
+        let arguments = |command: &mut CommandOf<D>| {
             command.arg(subscription.group.as_str().as_bytes());
             arguments(command);
         };
