@@ -114,15 +114,16 @@ impl<D: Driver> Redis<D> {
 
 /// Whether the server counts the entries that were ever added. It came with the optional arguments of `XSETID`.
 async fn counts_entries<D: Driver>(link: &Link<D>) -> Result<bool> {
-    let command = CommandOf::<D>::new("COMMAND").with("INFO").with("XSETID");
-    let described = link.run(None, &command).await.map_err(error::reading("connect"))?;
-    // A negative arity means: at least this many arguments. Who may not ask does without the counts.
-    let arity = |value| {
-        let command = reply::list(value).ok()?.pop()?;
-        let arity = reply::list(command).ok()?.into_iter().nth(1)?;
-        reply::int(arity).ok()
-    };
-    Ok(arity(described).is_some_and(|arity| arity < 0))
+    // Within a script, since `fred` cannot read the reply in the third version of the protocol.
+    const ARITY: &str = "return redis.call('COMMAND', 'INFO', 'XSETID')[1][2]";
+    let command = CommandOf::<D>::new("EVAL").with(ARITY).number(0);
+    match link.run(None, &command).await {
+        // A negative arity means: at least this many arguments.
+        Ok(arity) => Ok(reply::int(arity).is_ok_and(|arity| arity < 0)),
+        // Who may not ask does without the counts.
+        Err(Fault::Server(_)) => Ok(false),
+        Err(fault) => Err(error::reading("connect")(fault)),
+    }
 }
 
 /// Refuses a limit of no entries, which servers read as all there is.

@@ -31,8 +31,7 @@ impl<D: Driver> CheckpointBackend for Redis<D> {
 
     async fn load(&self, subscription: &Subscription) -> Result<Option<Checkpoint>> {
         let command = CommandOf::<D>::new("HGETALL").with(keys::checkpoint(subscription));
-        let value =
-            self.link.run(Some(subscription.stream.as_str()), &command).await.map_err(reading("load"))?;
+        let value = self.link.run(Some(subscription.stream.as_str()), &command).await;
         read_record(value, "load").map_err(|error| error.with("subscription", subscription))
     }
 
@@ -57,8 +56,7 @@ impl<D: Driver> CheckpointBackend for Redis<D> {
         let records = self.link.run_all(on, commands).await.map_err(reading("list"))?;
         let mut found = Vec::with_capacity(groups.len());
         for (group, record) in groups.into_iter().zip(records) {
-            let checkpoint = record.map_err(reading("list")).and_then(|record| read_record(record, "list"));
-            let checkpoint = checkpoint.map_err(|error| error.with("group", &group))?;
+            let checkpoint = read_record(record, "list").map_err(|error| error.with("group", &group))?;
             found.extend(checkpoint.map(|checkpoint| (group, checkpoint)));
         }
         Ok(found)
@@ -198,7 +196,7 @@ pub(crate) fn read_answer<V: Value>(value: V, operation: &'static str) -> Result
         }
         b"corrupt" => {
             // The record tells best what is wrong with it.
-            let read = parts.next().map_or(Ok(None), |record| read_record(record, operation));
+            let read = parts.next().map_or(Ok(None), |record| read_record(Ok(record), operation));
             Err(read.err().unwrap_or_else(unreadable))
         }
         _ => Err(missing()),
@@ -266,8 +264,8 @@ fn acquired<V: Value>(mut parts: impl Iterator<Item = V>) -> Result<Acquired> {
 }
 
 /// Reads a record. `None`: there is none, or it has no position yet since its owner never advanced it.
-fn read_record<V: Value>(value: V, operation: &'static str) -> Result<Option<Checkpoint>> {
-    let texts = reply::list(value).map_err(|fault| of_record(fault, operation))?;
+fn read_record<V: Value>(value: Result<V, Fault>, operation: &'static str) -> Result<Option<Checkpoint>> {
+    let texts = value.and_then(reply::list).map_err(|fault| of_record(fault, operation))?;
     if texts.is_empty() {
         return Ok(None);
     }
