@@ -43,12 +43,12 @@
 
 mod backend;
 mod checkpoint;
+mod choice;
 mod client;
 mod commands;
 mod effects;
 mod error;
 mod keys;
-
 mod reply;
 mod scripts;
 mod settings;
@@ -56,9 +56,17 @@ mod settle;
 mod stream;
 mod transaction;
 
+#[cfg(feature = "fred")]
+pub use crate::client::Fred;
 #[cfg(feature = "redis-rs")]
 pub use crate::client::RedisRs;
-pub use crate::{backend::Redis, effects::Effects, keys::key_beside, settings::Settings};
+pub use crate::{
+    backend::Redis,
+    choice::{Client, connect, connect_with},
+    effects::Effects,
+    keys::key_beside,
+    settings::Settings,
+};
 
-#[cfg(not(feature = "redis-rs"))]
-compile_error!("highwater-redis needs a client: enable the feature `redis-rs`");
+#[cfg(not(any(feature = "redis-rs", feature = "fred")))]
+compile_error!("highwater-redis needs a client: enable the feature `redis-rs` or `fred`");

@@ -9,7 +9,7 @@ use highwater::{
 use crate::{
     backend::Redis,
     checkpoint::{Answer, push_position, read_answer, wrong_epoch},
-    client::{Client, Command, CommandOf, Fault, Value},
+    client::{Command, CommandOf, Driver, Fault, Value},
     commands::Build,
     effects::Effects,
     error::{self, reading, writing},
@@ -19,7 +19,7 @@ use crate::{
 };
 
 #[async_trait]
-impl<C: Client> TransactionalCheckpoint for Redis<C> {
+impl<D: Driver> TransactionalCheckpoint for Redis<D> {
     type Tx = Effects;
 
     async fn begin(&self) -> Result<Effects> {
@@ -34,7 +34,7 @@ impl<C: Client> TransactionalCheckpoint for Redis<C> {
             &*keys::groups(&subscription.stream),
             &*keys::settled(subscription),
         ];
-        let arguments = |command: &mut CommandOf<C>| ids.iter().for_each(|&id| command.push_id(id));
+        let arguments = |command: &mut CommandOf<D>| ids.iter().for_each(|&id| command.push_id(id));
         let value = self.script(Script::Settled, &keys, arguments).await.map_err(reading("settled"))?;
         match read_answer(value, "settled").map_err(|error| error.with("subscription", subscription))? {
             Answer::Done(parts) => parts.map(reply::id).collect::<Result<_, _>>().map_err(reading("settled")),
@@ -60,7 +60,7 @@ impl<C: Client> TransactionalCheckpoint for Redis<C> {
         let stream = if how == "group" { subscription.stream.as_str() } else { &*settled };
         let ours = [&*checkpoint, &*groups, &*settled, stream];
         let keys: Vec<&str> = ours.into_iter().chain(effects.keys()).collect();
-        let arguments = |command: &mut CommandOf<C>| {
+        let arguments = |command: &mut CommandOf<D>| {
             command.arg(subscription.group.as_str().as_bytes());
             command.push_number(epoch.0);
             command.arg(owner.as_str().as_bytes());
