@@ -14,7 +14,13 @@ mod checkpoints;
 mod claims;
 #[path = "live/connections.rs"]
 mod connections;
+#[path = "live/effects.rs"]
+mod effects;
+#[path = "live/model.rs"]
+mod model;
 #[path = "live/settlement.rs"]
 mod settlement;
 #[path = "live/streams.rs"]
 mod streams;
+#[path = "live/transactions.rs"]
+mod transactions;

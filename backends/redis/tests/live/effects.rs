@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use highwater::{EntryId, Epoch, ErrorKind, Outcome, Result, backend::*};
-use highwater_redis::{Effects, Redis, key_beside};
+use highwater_redis::{Effects, key_beside};
 
-use crate::server::*;
+use crate::{Redis, server::*};
 
 async fn commit(redis: &Redis, effects: Effects, ms: u64) -> Result<Committed> {
     redis.commit(effects, &Settlement::each(subscription(), Epoch(0), name("c"), ids([ms]))).await

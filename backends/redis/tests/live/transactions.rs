@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use highwater::{EntryId, Epoch, ErrorKind, Outcome, Position, Result, SettledAhead, backend::*};
-use highwater_redis::{Effects, Redis};
+use highwater_redis::Effects;
 
-use crate::server::*;
+use crate::{Redis, server::*};
 
 const SETTLED: &str = "highwater:{s}:settled:1:s:g";
 
@@ -352,7 +352,7 @@ async fn g18_without_a_right_nothing_of_a_transaction_takes_place() {
     {
         let user = format!("ACL SETUSER limited reset on >secret ~* &* +@all {denied}");
         raw.run::<()>(&user).await;
-        let limited = Redis::connect(server.url().replace("//", "//limited:secret@")).await.unwrap();
+        let limited = connect(server.url().replace("//", "//limited:secret@")).await.unwrap();
         let mut effects = Effects::default();
         effects.incr_by("{s}:count", 1).list_push_right("{s}:list", "v");
         let error = limited.commit(effects, &each([1]).fused(true)).await.unwrap_err();
