@@ -12,12 +12,16 @@ mod server;
 mod checkpoints;
 #[path = "live/claims.rs"]
 mod claims;
+#[path = "live/cluster.rs"]
+mod cluster;
 #[path = "live/connections.rs"]
 mod connections;
 #[path = "live/effects.rs"]
 mod effects;
 #[path = "live/model.rs"]
 mod model;
+#[path = "live/sentinel.rs"]
+mod sentinel;
 #[path = "live/settlement.rs"]
 mod settlement;
 #[path = "live/streams.rs"]

@@ -228,6 +228,10 @@ async fn a_read_only_replica_is_unavailable() {
             .kind(),
     ];
     assert_eq!(errors, [ErrorKind::Unavailable; 4]);
+    // Where the name of the server points elsewhere by now, only a new connection gets there.
+    let raw = server.raw().await;
+    let clients: String = raw.run("CLIENT LIST").await;
+    assert_eq!(clients.lines().count(), 1, "no connection to what became a replica is kept: {clients}");
 }
 
 #[tokio::test]

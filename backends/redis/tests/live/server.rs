@@ -35,10 +35,29 @@ impl Server {
         panic!("no server came up");
     }
 
+    /// A sentinel that watches a master, under the name `m`, and asks for the password `watch`.
+    pub(crate) async fn sentinel_of(master: &Self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let conf = dir.path().join("sentinel.conf");
+        let text = format!(
+            "requirepass watch\nsentinel sentinel-pass watch\nsentinel monitor m 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds m 500\nsentinel failover-timeout m 2000\n",
+            master.port
+        );
+        std::fs::write(&conf, text).unwrap();
+        Self::start_with(&[conf.to_str().unwrap(), "--sentinel"]).await
+    }
+
     fn spawn(port: u16, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let program = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+        // A file of settings comes first.
+        let (file, options) = match options {
+            [file, rest @ ..] if !file.starts_with("--") => (Some(file), rest),
+            options => (None, options),
+        };
         let process = Command::new(program)
+            .args(file)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(["--dir", dir.path().to_str().unwrap(), "--unixsocket", "socket"])
             .args(options)

@@ -6,7 +6,7 @@ use highwater::{
     EntryId, ErrorKind, Fields, Outcome, Position, Retry, SettledAhead, Subscription, backend::*,
 };
 
-use crate::{Redis, server::*};
+use crate::server::*;
 
 #[tokio::test]
 async fn bytes_come_back_as_they_went_in() {
