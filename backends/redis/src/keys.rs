@@ -15,7 +15,8 @@ use std::sync::OnceLock;
 
 use highwater::{StreamName, Subscription};
 
-const SLOTS: u16 = 16384;
+/// How many there are.
+pub(crate) const SLOTS: u16 = 16384;
 
 /// The key of a subscription's checkpoint.
 pub(crate) fn checkpoint(subscription: &Subscription) -> String {
@@ -64,7 +65,7 @@ fn hash_tag(key: &str) -> Option<&str> {
 }
 
 /// The slot of a key, as a cluster computes it.
-fn slot(key: &str) -> u16 {
+pub(crate) fn slot(key: &str) -> u16 {
     crc16(hash_tag(key).unwrap_or(key).as_bytes()) % SLOTS
 }
 

@@ -42,20 +42,26 @@
 
 mod backend;
 mod checkpoint;
+mod choice;
 mod client;
 mod commands;
 mod error;
 mod keys;
-
 mod reply;
 mod scripts;
 mod settings;
 mod settle;
 mod stream;
 
+#[cfg(feature = "fred")]
+pub use crate::client::Fred;
 #[cfg(feature = "redis-rs")]
 pub use crate::client::RedisRs;
-pub use crate::{backend::Redis, settings::Settings};
+pub use crate::{
+    backend::Redis,
+    choice::{Client, connect, connect_with},
+    settings::Settings,
+};
 
-#[cfg(not(feature = "redis-rs"))]
-compile_error!("highwater-redis needs a client: enable the feature `redis-rs`");
+#[cfg(not(any(feature = "redis-rs", feature = "fred")))]
+compile_error!("highwater-redis needs a client: enable the feature `redis-rs` or `fred`");

@@ -3,7 +3,7 @@
 use highwater::Result;
 
 use crate::{
-    client::{Client, Command, CommandOf, Fault, Link, Value, ValueOf},
+    client::{Command, CommandOf, Driver, Fault, Link, ValueOf},
     commands::Build,
     error, reply,
 };
@@ -92,7 +92,7 @@ pub(crate) struct Scripts {
 
 impl Scripts {
     /// Loads all scripts: with flags or, where the server does not know them, without.
-    pub(crate) async fn load<C: Client>(link: &Link<C>) -> Result<Self> {
+    pub(crate) async fn load<D: Driver>(link: &Link<D>) -> Result<Self> {
         if let Some(scripts) = Self::try_load(link, true).await? {
             return Ok(scripts);
         }
@@ -101,14 +101,16 @@ impl Scripts {
         Self::try_load(link, false).await?.ok_or_else(failed)
     }
 
-    async fn try_load<C: Client>(link: &Link<C>, flags: bool) -> Result<Option<Self>> {
+    async fn try_load<D: Driver>(link: &Link<D>, flags: bool) -> Result<Option<Self>> {
         let sources: Vec<_> = Script::ALL.iter().map(|script| script.source(flags)).collect();
-        let load = |source| CommandOf::<C>::new("SCRIPT").with("LOAD").with(source);
-        let replies =
-            link.run_all(sources.iter().map(load).collect()).await.map_err(error::reading("connect"))?;
+        let load = |source| CommandOf::<D>::new("SCRIPT").with("LOAD").with(source);
+        let replies = link
+            .run_all(None, sources.iter().map(load).collect())
+            .await
+            .map_err(error::reading("connect"))?;
         let mut digests = Vec::with_capacity(sources.len());
         for value in replies {
-            digests.push(match reply::string(value) {
+            digests.push(match value.and_then(reply::string) {
                 Ok(digest) => Some(digest),
                 // Servers without flags stumble over the first line.
                 Err(Fault::Server(text)) if text.contains("compiling script") => return Ok(None),
@@ -119,9 +121,9 @@ impl Scripts {
         if flags && digests.iter().all(Option::is_none) {
             // Who may not have scripts kept still finds out whether the server knows flags. Any other answer is for the
             // first call to meet.
-            let probe = CommandOf::<C>::new("EVAL").with("#!lua flags=no-writes\nreturn 1").number(0);
-            let value = link.run(&probe).await.map_err(error::reading("connect"))?;
-            if matches!(answer(value), Err(Fault::Server(text)) if text.contains("compiling script")) {
+            let probe = CommandOf::<D>::new("EVAL").with("#!lua flags=no-writes\nreturn 1").number(0);
+            let answer = link.run(None, &probe).await;
+            if matches!(answer, Err(Fault::Server(text)) if text.contains("compiling script")) {
                 return Ok(None);
             }
         }
@@ -129,15 +131,15 @@ impl Scripts {
     }
 
     /// Runs a script. If the server has lost it, which a restart, a failover or a flush does, its text is sent.
-    pub(crate) async fn run<C: Client>(
+    pub(crate) async fn run<D: Driver>(
         &self,
-        link: &Link<C>,
+        link: &Link<D>,
         script: Script,
         keys: &[&str],
-        arguments: impl Fn(&mut CommandOf<C>),
-    ) -> Result<ValueOf<C>, Fault> {
+        arguments: impl Fn(&mut CommandOf<D>),
+    ) -> Result<ValueOf<D>, Fault> {
         let command = |name, program: &str| {
-            let mut command = CommandOf::<C>::new(name).with(program).number(keys.len() as u64);
+            let mut command = CommandOf::<D>::new(name).with(program).number(keys.len() as u64);
             for key in keys {
                 command.arg(key.as_bytes());
             }
@@ -145,18 +147,13 @@ impl Scripts {
             command
         };
         if let Some(digest) = &self.digests[script as usize] {
-            match answer(link.run(&command("EVALSHA", digest)).await?) {
+            match link.run(keys.first().copied(), &command("EVALSHA", digest)).await {
                 Err(Fault::Server(text)) if text.starts_with("NOSCRIPT") => {}
                 answer => return answer,
             }
         }
-        answer(link.run(&command("EVAL", &self.sources[script as usize])).await?)
+        link.run(keys.first().copied(), &command("EVAL", &self.sources[script as usize])).await
     }
-}
-
-/// An error reply as an error, and anything else unopened.
-fn answer<V: Value>(value: V) -> Result<V, Fault> {
-    value.checked().map_err(Fault::Server)
 }
 
 #[cfg(test)]

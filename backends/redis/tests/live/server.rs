@@ -7,8 +7,10 @@ use std::{
 };
 
 use highwater::{ConsumerName, Delivery, EntryId, Fields, Position, StreamName, Subscription, backend::*};
-use highwater_redis::{Redis, Settings};
+use highwater_redis::Settings;
 use tempfile::TempDir;
+
+use crate::Redis;
 
 pub(crate) struct Server {
     process: Child,
@@ -73,12 +75,12 @@ impl Server {
     }
 
     pub(crate) async fn backend(&self) -> Redis {
-        Redis::connect(self.url()).await.unwrap()
+        connect(self.url()).await.unwrap()
     }
 
     pub(crate) async fn impatient(&self) -> Redis {
         let settings = Settings::new(self.url()).block_slack(Duration::from_millis(300));
-        Redis::connect_with(settings.response_timeout(Duration::from_secs(1))).await.unwrap()
+        Redis::open(settings.response_timeout(Duration::from_secs(1))).await.unwrap()
     }
 
     pub(crate) async fn raw(&self) -> Raw {
@@ -157,6 +159,10 @@ pub(crate) async fn eventually(condition: impl AsyncFn() -> bool) {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), check).await.expect("the condition comes true");
+}
+
+pub(crate) async fn connect(url: impl Into<String>) -> highwater::Result<Redis> {
+    Redis::open(Settings::new(url)).await
 }
 
 pub(crate) fn id(ms: u64) -> EntryId {
