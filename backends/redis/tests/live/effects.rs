@@ -145,7 +145,7 @@ async fn g9_one_effect_that_is_refused_takes_all_with_it() {
             let mut effects = Effects::default();
             good[..place].iter().for_each(|fill| fill(&mut effects));
             // What is refused may need the key as it was.
-            if place < 2 || !format!("{said}").contains("another type") {
+            if place < 2 || !said.to_string().contains("another type") {
                 bad(&mut effects);
             } else {
                 effects.hash_set("list", "f", "v");
