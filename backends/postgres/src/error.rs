@@ -10,7 +10,9 @@ use sqlx::{
 pub(crate) fn translate(error: &sqlx::Error, unanswered: Outcome) -> Error {
     match error {
         sqlx::Error::Database(refusal) => {
-            let outcome = if is_fatal(error) { unanswered } else { Outcome::NotApplied };
+            // A transaction that stood still did not come to its commit.
+            let known = !is_fatal(error) || refusal.code().as_deref() == Some("25P03");
+            let outcome = if known { Outcome::NotApplied } else { unanswered };
             of_refusal(&**refusal).with_outcome(outcome)
         }
         sqlx::Error::PoolTimedOut => no_connection(),

@@ -12,7 +12,7 @@ use std::{
 };
 
 use highwater::{Outcome, Result};
-use sqlx::{AssertSqlSafe, PgPool, Postgres, pool::PoolConnection, postgres::PgRow};
+use sqlx::{AssertSqlSafe, Connection, PgPool, Postgres, pool::PoolConnection, postgres::PgRow};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -133,7 +133,7 @@ impl Lane {
     async fn attempt(&mut self, job: &Job) -> Result<Vec<PgRow>> {
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
-            None => clean(&self.pool, self.patience).await?,
+            None => clean(&self.pool, self.patience, None).await?,
         };
         let statement = sqlx::raw_sql(AssertSqlSafe(job.sql.as_str())).fetch_all(&mut *conn);
         match timeout(self.patience, statement).await {
@@ -164,31 +164,44 @@ async fn until_closed(closed: &mut watch::Receiver<bool>) {
     let _ = closed.wait_for(|closed| *closed).await;
 }
 
-/// A connection of the pool with no transaction open on it.
-async fn clean(pool: &PgPool, patience: Duration) -> Result<PoolConnection<Postgres>> {
+/// A connection of the pool with no transaction open on it, or with this one, which `BEGIN` begins.
+pub(crate) async fn clean(
+    pool: &PgPool,
+    patience: Duration,
+    begin: Option<&str>,
+) -> Result<PoolConnection<Postgres>> {
+    // Silent where there is nothing to end, as a lone `ROLLBACK` is not.
+    let cleaning = "BEGIN; ROLLBACK";
     let mut dirty = 0;
     loop {
         let mut conn = acquire(pool, patience).await?;
-        // Silent where there is nothing to end, as a lone `ROLLBACK` is not.
-        let cleaning = sqlx::raw_sql("BEGIN; ROLLBACK").execute(&mut *conn);
-        match timeout(patience, cleaning).await {
-            Ok(Ok(_)) => return Ok(conn),
-            Ok(Err(cause)) => {
-                discard(conn);
-                if !error::is_dirty(&cause) || dirty > pool.options().get_max_connections() {
-                    return Err(error::translate_connect(&cause));
+        let ready = async {
+            match begin {
+                Some(begin) => {
+                    let sql = AssertSqlSafe(format!("{cleaning}; {begin}"));
+                    // It stays begun, and the driver knows it: a nested `begin` is a savepoint.
+                    conn.begin_with(sql).await.map(std::mem::forget)
                 }
-                dirty += 1;
+                None => sqlx::raw_sql(cleaning).execute(&mut *conn).await.map(drop),
             }
+        };
+        let cause = match timeout(patience, ready).await {
+            Ok(Ok(())) => return Ok(conn),
+            Ok(Err(cause)) => cause,
             Err(_) => {
                 discard(conn);
                 return Err(error::timed_out(Outcome::NotApplied));
             }
+        };
+        discard(conn);
+        if !error::is_dirty(&cause) || dirty > pool.options().get_max_connections() {
+            return Err(error::translate_connect(&cause));
         }
+        dirty += 1;
     }
 }
 
-pub(crate) async fn acquire(pool: &PgPool, patience: Duration) -> Result<PoolConnection<Postgres>> {
+async fn acquire(pool: &PgPool, patience: Duration) -> Result<PoolConnection<Postgres>> {
     match timeout(patience, pool.acquire()).await {
         Ok(conn) => conn.map_err(|cause| error::translate_connect(&cause)),
         Err(_) => Err(error::no_connection()),

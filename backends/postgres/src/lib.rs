@@ -4,15 +4,18 @@ mod checkpoint;
 mod codec;
 mod error;
 mod lane;
+mod outbox;
 mod record;
 mod schema;
 mod settings;
 mod sql;
+mod transaction;
 
 use std::{
     fmt,
     str::FromStr,
     sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 
 use highwater::{Error, Result};
@@ -22,8 +25,12 @@ use sqlx::{
 };
 use tokio::runtime::Handle;
 
-pub use crate::settings::Settings;
 use crate::{lane::Lanes, sql::Sql};
+pub use crate::{
+    outbox::{Provisional, SettledIn},
+    settings::Settings,
+    transaction::Tx,
+};
 
 /// How many connections the pool of [`Postgres::connect`] has at most, besides those that are kept for checkpoints.
 const POOL_SPARE: u32 = 8;
@@ -43,6 +50,7 @@ struct Shared {
     own_pool: bool,
     settings: Settings,
     sql: Sql,
+    runtime: Handle,
     lanes: Lanes,
     /// Whether this value has settled entries in transactions, each by itself: then there may be something to prune.
     prunes: AtomicBool,
@@ -150,9 +158,9 @@ impl Postgres {
     }
 
     fn new(pool: PgPool, settings: Settings, own_pool: bool) -> Result<Self> {
-        if Handle::try_current().is_err() {
+        let Ok(runtime) = Handle::try_current() else {
             return Err(Error::invalid("there is no tokio runtime here: call this inside of one"));
-        }
+        };
         if pool.options().get_max_connections() as usize <= settings.connections {
             return Err(Error::invalid("the pool is too small: it needs more than `connections`")
                 .with("connections", settings.connections)
@@ -160,7 +168,7 @@ impl Postgres {
         }
         let lanes = Lanes::start(&pool, settings.connections, settings.response_timeout);
         let sql = Sql::new(&settings);
-        let shared = Shared { pool, own_pool, settings, sql, lanes, prunes: AtomicBool::new(false) };
+        let shared = Shared { pool, own_pool, settings, sql, runtime, lanes, prunes: AtomicBool::new(false) };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -177,6 +185,10 @@ impl Postgres {
 
     fn lanes(&self) -> &Lanes {
         &self.shared.lanes
+    }
+
+    fn patience(&self) -> Duration {
+        self.shared.settings.response_timeout
     }
 
     fn prunes(&self) -> &AtomicBool {
