@@ -67,7 +67,7 @@ async fn a_master_is_found_and_found_again_after_it_died() {
     assert!(!format!("{redis:?}").contains("watch"), "{redis:?}");
     filled(&redis, 3).await;
     assert_eq!(deliver(&redis, "c", 1).await, ids([1]));
-    assert_eq!(watched.master.raw().await.run::<u64>("WAIT 1 5000").await, 1);
+    watched.master.raw().await.replicated().await;
     let reader = redis.clone();
     let blocked = tokio::spawn(async move {
         let read = Read::new(stream("s"), id(3), 1).block(Duration::from_secs(20));
@@ -91,11 +91,17 @@ async fn a_master_that_became_a_replica_is_left() {
     let watched = Watched::start().await;
     let redis = connect(watched.url("?master=m")).await.unwrap();
     filled(&redis, 1).await;
-    assert_eq!(watched.master.raw().await.run::<u64>("WAIT 1 5000").await, 1);
+    watched.master.raw().await.replicated().await;
     watched.asked().await.run::<()>("SENTINEL FAILOVER m").await;
-    let promoted =
-        async || watched.replica.raw().await.run::<String>("INFO replication").await.contains("role:master");
-    eventually(async || promoted().await).await;
+    // Until the old one is told, it takes writes that are lost: no client can know.
+    let told = async || {
+        let old = redis::Client::open(watched.master.url()).unwrap();
+        let Ok(mut old) = old.get_multiplexed_async_connection().await else { return false };
+        let info: redis::RedisResult<String> =
+            redis::cmd("INFO").arg("replication").query_async(&mut old).await;
+        info.is_ok_and(|info| info.contains("role:slave"))
+    };
+    eventually(told).await;
     let (failures, written) = tokio::time::timeout(Duration::from_secs(20), append_until_done(&redis, 2))
         .await
         .expect("the new one serves");

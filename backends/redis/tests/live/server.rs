@@ -159,6 +159,13 @@ impl Raw {
         self.try_run(line).await.unwrap_or_else(|error| panic!("{line}: {error}"))
     }
 
+    /// Waits until a replica has all that was written.
+    pub(crate) async fn replicated(&self) {
+        // Waiting is for what this very connection wrote, and for all before it.
+        self.run::<()>("SET {s}written yes").await;
+        assert_eq!(self.run::<u64>("WAIT 1 5000").await, 1, "there is a replica");
+    }
+
     /// How many connections wait in a blocking command.
     pub(crate) async fn blocked(&self) -> usize {
         let clients: String = self.run("CLIENT LIST").await;
