@@ -35,13 +35,14 @@ impl Server {
         panic!("no server came up");
     }
 
-    /// A sentinel that watches a master, under the name `m`, and asks for the password `watch`.
+    /// A sentinel that watches a master, under the name `m`, and asks for the password `watch`. It promotes a replica when
+    /// it is told to, and not because the machine was slow.
     pub(crate) async fn sentinel_of(master: &Self) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let conf = dir.path().join("sentinel.conf");
         let text = format!(
             "requirepass watch\nsentinel sentinel-pass watch\nsentinel monitor m 127.0.0.1 {} 1\n\
-             sentinel down-after-milliseconds m 500\nsentinel failover-timeout m 2000\n",
+             sentinel down-after-milliseconds m 60000\nsentinel failover-timeout m 10000\n",
             master.port
         );
         std::fs::write(&conf, text).unwrap();
