@@ -185,7 +185,7 @@ pub(crate) async fn eventually(condition: impl AsyncFn() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), check).await.expect("the condition comes true");
+    tokio::time::timeout(Duration::from_secs(20), check).await.expect("the condition comes true");
 }
 
 pub(crate) async fn connect(url: impl Into<String>) -> highwater::Result<Redis> {
