@@ -219,7 +219,7 @@ async fn a_replica_that_takes_over_is_found() {
     // Only one node is named, and it is not the one that dies.
     let redis = connect(format!("redis-cluster://127.0.0.1:{}", cluster.nodes[1].port())).await.unwrap();
     filled(&redis, 3).await;
-    assert_eq!(cluster.nodes[OWNER].raw().await.run::<u64>("WAIT 1 5000").await, 1);
+    cluster.nodes[OWNER].raw().await.replicated().await;
     cluster.nodes[OWNER].stop();
     let error = redis.ack(&Ack::new(subscription(), ids([1]))).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::Unknown), "{error:?}");
