@@ -35,7 +35,7 @@ impl Rows {
         let server = servers::private_postgres(&["fsync=on"])?;
         let pool = PgPool::connect(&server.url()).await?;
         sqlx::raw_sql(TABLES).execute(&pool).await?;
-        let store = Postgres::from_pool(pool.clone()).await?;
+        let store = Postgres::from_pool(pool.clone())?;
         store.ensure_schema().await?;
         Ok(Self { pool, store, _server: server })
     }

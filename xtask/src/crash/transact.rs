@@ -121,12 +121,12 @@ async fn into_sqlite(
 }
 
 /// The numbers and the ids of entries.
-fn columns(batch: &[Delivery]) -> Result<(Vec<i64>, Vec<String>), HandlerError> {
-    let number = |delivery: &Delivery| -> Result<i64, HandlerError> {
+fn columns(batch: &[Delivery]) -> std::result::Result<(Vec<i64>, Vec<String>), HandlerError> {
+    let number = |delivery: &Delivery| -> std::result::Result<i64, HandlerError> {
         let number = delivery.fields().get("n").ok_or_else(|| Error::invalid("an entry without a number"))?;
         Ok(std::str::from_utf8(number)?.parse()?)
     };
-    let numbers = batch.iter().map(number).collect::<Result<_, _>>()?;
+    let numbers = batch.iter().map(number).collect::<std::result::Result<_, _>>()?;
     Ok((numbers, batch.iter().map(|delivery| delivery.id().to_string()).collect()))
 }
 
