@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use highwater::{
     ConsumerName, EntryId, Epoch, Outcome, Ownership, Position, Subscription,
-    backend::{Committed, Settlement, TransactionalCheckpoint},
+    backend::{CheckpointBackend, Committed, Settlement, TransactionalCheckpoint},
 };
 use highwater_redis::{Effects, Redis, key_beside};
 
