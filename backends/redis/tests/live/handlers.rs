@@ -15,7 +15,8 @@ async fn consume(redis: Redis, ownership: Ownership, batches: bool, stop: Arc<to
     let consumer = Consumer::fused(subscription(), redis)
         .configure(|settings| {
             settings.ownership = ownership;
-            settings.reconnect = Backoff { max: Duration::from_millis(20), ..settings.reconnect.clone() };
+            let (first, max) = (Duration::from_millis(1), Duration::from_millis(20));
+            settings.reconnect = Backoff { first, max, ..settings.reconnect.clone() };
         })
         .build()
         .unwrap();
