@@ -8,10 +8,11 @@ use highwater::{
     backend::{CheckpointBackend, Read, StreamBackend},
     conformance::Effects,
 };
+use highwater_postgres::Postgres;
 use highwater_redis::Redis;
 use highwater_sqlite::Sqlite;
 
-use crate::support::shared_redis_url;
+use crate::support::{shared_postgres_url, shared_redis_url};
 
 async fn redis() -> Redis {
     Redis::connect(&shared_redis_url()).await.expect("the server answers")
@@ -63,6 +64,12 @@ async fn sqlite() -> Sqlite {
     Sqlite::open(folder.path().join("suite.db")).await.expect("the file opens")
 }
 
+async fn postgres() -> Postgres {
+    let postgres = Postgres::connect(&shared_postgres_url()).await.expect("the server answers");
+    postgres.ensure_schema().await.expect("the user may create tables");
+    postgres
+}
+
 highwater::stream_conformance!(redis_stream, redis);
 highwater::checkpoint_conformance!(redis_checkpoint, redis);
 highwater::settle_conformance!(redis_settle, redis);
@@ -77,3 +84,4 @@ highwater::checkpoint_conformance!(redis_shared_checkpoint, any_checkpoint);
 highwater::stream_conformance!(sqlite_stream, sqlite);
 highwater::checkpoint_conformance!(sqlite_checkpoint, sqlite);
 highwater::settle_conformance!(sqlite_settle, sqlite);
+highwater::checkpoint_conformance!(postgres_checkpoint, postgres);
