@@ -174,7 +174,8 @@ impl Scene<'_> {
 
     /// Lets all that is left be done, and stops the consumers as a user would.
     async fn finish(&mut self, producer: &mut Guarded) -> Result {
-        self.wait("the end of the producer", FINISH_LIMIT, async |_| Ok(producer.try_wait()?.is_some())).await?;
+        self.wait("the end of the producer", FINISH_LIMIT, async |_| Ok(producer.try_wait()?.is_some()))
+            .await?;
         let produced = producer.wait()?;
         if !produced.success() {
             return Err(format!("the producer failed: {produced}").into());
