@@ -111,7 +111,7 @@ async fn into_sqlite(
                     let (numbers, ids) = columns(&batch)?;
                     for (number, id) in numbers.into_iter().zip(ids) {
                         let insert = sqlx::query("INSERT INTO effects VALUES (?, ?, ?)");
-                        insert.bind(number).bind(id).bind(run).execute(&mut **tx).await?;
+                        insert.bind(number).bind(id).bind(run).execute(tx.conn().await?).await?;
                     }
                     Ok::<_, HandlerError>(())
                 })
