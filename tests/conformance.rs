@@ -1,5 +1,7 @@
 //! The conformance suite over every backend that needs a server or a file. The core runs it over memory and the layers.
 
+mod postgres;
+
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -8,11 +10,10 @@ use highwater::{
     backend::{AtomicSettle, CheckpointBackend, Read, StreamBackend},
     conformance::Effects,
 };
-use highwater_postgres::Postgres;
 use highwater_redis::{Client, Fred, Redis, Settings};
 use highwater_sqlite::Sqlite;
 
-use crate::support::{shared_postgres_url, shared_redis_url};
+use crate::support::shared_redis_url;
 
 async fn redis() -> Redis {
     Redis::connect(&shared_redis_url()).await.expect("the server answers")
@@ -94,12 +95,6 @@ async fn sqlite() -> Sqlite {
     Sqlite::open(folder.path().join("suite.db")).await.expect("the file opens")
 }
 
-async fn postgres() -> Postgres {
-    let postgres = Postgres::connect(&shared_postgres_url()).await.expect("the server answers");
-    postgres.ensure_schema().await.expect("the user may create tables");
-    postgres
-}
-
 highwater::stream_conformance!(redis_stream, redis);
 highwater::checkpoint_conformance!(redis_checkpoint, redis);
 highwater::settle_conformance!(redis_settle, redis);
@@ -124,4 +119,5 @@ highwater::settle_conformance!(fred_shared_settle, any_fred_settle);
 highwater::stream_conformance!(sqlite_stream, sqlite);
 highwater::checkpoint_conformance!(sqlite_checkpoint, sqlite);
 highwater::settle_conformance!(sqlite_settle, sqlite);
-highwater::checkpoint_conformance!(postgres_checkpoint, postgres);
+highwater::checkpoint_conformance!(postgres_checkpoint, postgres::postgres);
+highwater::transactional_conformance!(postgres_transactional, postgres::effects);

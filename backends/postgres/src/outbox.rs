@@ -23,7 +23,7 @@ const POLL: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 #[must_use = "entries that were settled before must not be written for again: roll back"]
 #[non_exhaustive]
-pub enum SettledIn {
+pub enum Settling {
     /// They are settled if the transaction commits. Nothing is known of that yet.
     Provisional(Provisional),
     /// These were settled before: roll back. The transaction is as it was.
@@ -50,14 +50,14 @@ impl Postgres {
     ///
     /// ```no_run
     /// use highwater::backend::Settlement;
-    /// use highwater_postgres::{Postgres, SettledIn};
+    /// use highwater_postgres::{Postgres, Settling};
     ///
     /// # async fn example(pool: sqlx::PgPool, postgres: Postgres, settlement: Settlement)
     /// #     -> Result<(), Box<dyn std::error::Error>> {
     /// let mut tx = pool.begin().await?;
     /// sqlx::query("INSERT INTO invoices (amount) VALUES ($1)").bind(7).execute(&mut *tx).await?;
     /// match postgres.settle_in(&mut tx, &settlement).await? {
-    ///     SettledIn::Provisional(provisional) => {
+    ///     Settling::Provisional(provisional) => {
     ///         // Also after an error: it may have been committed.
     ///         let _ = tx.commit().await;
     ///         provisional.confirm().await?;
@@ -76,7 +76,7 @@ impl Postgres {
     /// # Cancel safety
     ///
     /// The entries may be settled in the transaction: roll it back.
-    pub async fn settle_in(&self, conn: &mut PgConnection, request: &Settlement) -> Result<SettledIn> {
+    pub async fn settle_in(&self, conn: &mut PgConnection, request: &Settlement) -> Result<Settling> {
         let begun = "SAVEPOINT highwater; SELECT current_setting('statement_timeout')";
         let timeout_before = record::text(&record::last(self.within(conn, begun).await?)?, 0)?;
         let settled =
@@ -94,10 +94,10 @@ impl Postgres {
         let Settled { before, watermark, transaction } = settled?;
         ended?;
         if !before.is_empty() {
-            return Ok(SettledIn::AlreadySettled(before));
+            return Ok(Settling::AlreadySettled(before));
         }
         let transaction = transaction.ok_or_else(|| error::unreadable("the id of a transaction"))?;
-        Ok(SettledIn::Provisional(Provisional {
+        Ok(Settling::Provisional(Provisional {
             postgres: self.clone(),
             subscription: request.subscription.clone(),
             each: request.position.is_none(),
