@@ -3,9 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use highwater::{
-    EntryId, Error, ErrorKind, Outcome, Result, Subscription,
-    backend::{Committed, Settlement},
-    clock::Clock,
+    EntryId, Error, ErrorKind, Outcome, Result, Subscription, backend::Settlement, clock::Clock,
 };
 use sqlx::{AssertSqlSafe, PgConnection, postgres::PgRow};
 use tokio::time::timeout;
@@ -38,7 +36,6 @@ pub struct Provisional {
     subscription: Subscription,
     /// Whether each was settled by itself.
     each: bool,
-    watermark: Option<EntryId>,
     transaction: String,
 }
 
@@ -91,7 +88,7 @@ impl Postgres {
             _ => "ROLLBACK TO SAVEPOINT highwater; RELEASE SAVEPOINT highwater".into(),
         };
         let ended = self.within(conn, &end).await;
-        let Settled { before, watermark, transaction } = settled?;
+        let Settled { before, transaction, .. } = settled?;
         ended?;
         if !before.is_empty() {
             return Ok(Settling::AlreadySettled(before));
@@ -101,7 +98,6 @@ impl Postgres {
             postgres: self.clone(),
             subscription: request.subscription.clone(),
             each: request.position.is_none(),
-            watermark,
             transaction,
         }))
     }
@@ -133,13 +129,13 @@ impl Provisional {
     /// # Cancel safety
     ///
     /// Safe: it changes nothing.
-    pub async fn confirm(&self) -> Result<Committed> {
+    pub async fn confirm(&self) -> Result<()> {
         let clock = Clock::started();
         loop {
             match self.status().await.map_err(|error| error.with_outcome(Outcome::Unknown))?.as_deref() {
                 Some("committed") => {
                     self.postgres.prunes().fetch_or(self.each, Ordering::Relaxed);
-                    return Ok(Committed::done(self.watermark));
+                    return Ok(());
                 }
                 Some("aborted") => {
                     return Err(Error::new(
