@@ -13,8 +13,8 @@ use sqlx::postgres::PgRow;
 
 use crate::{
     Postgres, error,
-    record::{self, Record, WIDTH},
-    sql::Guard,
+    record::{self, Record},
+    sql,
 };
 
 /// How often a statement is sent that finds no record and cannot create one. A second time is enough, unless records are
@@ -51,7 +51,7 @@ impl CheckpointBackend for Postgres {
 
     async fn acquire(&self, request: &Acquire) -> Result<Acquired> {
         self.write(&request.subscription, &self.sql().acquire(request), |row, record| {
-            let issued = record::text(row, WIDTH)?.and_then(|epoch| epoch.parse().ok());
+            let issued = record::text(row, sql::ISSUED)?.and_then(|epoch| epoch.parse().ok());
             Ok(match (issued, record) {
                 (Some(epoch), record) => {
                     let position = record.as_ref().and_then(Record::position).cloned();
@@ -84,11 +84,11 @@ impl CheckpointBackend for Postgres {
 
     async fn advance(&self, request: &Advance) -> Result<Advanced> {
         let prune = self.prunes().load(Ordering::Relaxed);
-        let sql = self.sql().advance(request, &Guard::Alone, prune);
-        self.write(&request.subscription, &sql, |row, record| {
+        let statement = self.sql().advance(request, prune);
+        self.write(&request.subscription, &statement, |row, record| {
             Record::check(record.as_ref(), request.epoch)?;
-            let moved = record::truth(row, WIDTH)?;
-            match record::id(row, WIDTH + 1)? {
+            let moved = record::truth(row, sql::MOVED)?;
+            match record::id(row, sql::WATERMARK)? {
                 Some(watermark) => Ok(Some(Advanced::new(moved, watermark))),
                 None if moved => Ok(Some(Advanced::new(true, request.position.watermark))),
                 None => Ok(None),
@@ -99,7 +99,7 @@ impl CheckpointBackend for Postgres {
 
     async fn reset(&self, request: &ResetCheckpoint) -> Result<Epoch> {
         self.write(&request.subscription, &self.sql().reset(request), |row, record| {
-            if let Some(issued) = record::text(row, WIDTH)?.and_then(|epoch| epoch.parse().ok()) {
+            if let Some(issued) = record::text(row, sql::ISSUED)?.and_then(|epoch| epoch.parse().ok()) {
                 return Ok(Some(Epoch(issued)));
             }
             let stored = record.as_ref().map_or(Epoch(0), Record::epoch);

@@ -27,7 +27,7 @@ use tokio::runtime::Handle;
 
 use crate::{lane::Lanes, sql::Sql};
 pub use crate::{
-    outbox::{Provisional, SettledIn},
+    outbox::{Provisional, Settling},
     settings::Settings,
     transaction::Tx,
 };

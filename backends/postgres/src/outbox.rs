@@ -3,9 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use highwater::{
-    EntryId, Error, ErrorKind, Outcome, Result, Subscription,
-    backend::{Committed, Settlement},
-    clock::Clock,
+    EntryId, Error, ErrorKind, Outcome, Result, Subscription, backend::Settlement, clock::Clock,
 };
 use sqlx::{AssertSqlSafe, PgConnection, postgres::PgRow};
 use tokio::time::timeout;
@@ -23,7 +21,7 @@ const POLL: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 #[must_use = "entries that were settled before must not be written for again: roll back"]
 #[non_exhaustive]
-pub enum SettledIn {
+pub enum Settling {
     /// They are settled if the transaction commits. Nothing is known of that yet.
     Provisional(Provisional),
     /// These were settled before: roll back. The transaction is as it was.
@@ -38,7 +36,6 @@ pub struct Provisional {
     subscription: Subscription,
     /// Whether each was settled by itself.
     each: bool,
-    watermark: Option<EntryId>,
     transaction: String,
 }
 
@@ -50,14 +47,14 @@ impl Postgres {
     ///
     /// ```no_run
     /// use highwater::backend::Settlement;
-    /// use highwater_postgres::{Postgres, SettledIn};
+    /// use highwater_postgres::{Postgres, Settling};
     ///
     /// # async fn example(pool: sqlx::PgPool, postgres: Postgres, settlement: Settlement)
     /// #     -> Result<(), Box<dyn std::error::Error>> {
     /// let mut tx = pool.begin().await?;
     /// sqlx::query("INSERT INTO invoices (amount) VALUES ($1)").bind(7).execute(&mut *tx).await?;
     /// match postgres.settle_in(&mut tx, &settlement).await? {
-    ///     SettledIn::Provisional(provisional) => {
+    ///     Settling::Provisional(provisional) => {
     ///         // Also after an error: it may have been committed.
     ///         let _ = tx.commit().await;
     ///         provisional.confirm().await?;
@@ -76,7 +73,7 @@ impl Postgres {
     /// # Cancel safety
     ///
     /// The entries may be settled in the transaction: roll it back.
-    pub async fn settle_in(&self, conn: &mut PgConnection, request: &Settlement) -> Result<SettledIn> {
+    pub async fn settle_in(&self, conn: &mut PgConnection, request: &Settlement) -> Result<Settling> {
         let begun = "SAVEPOINT highwater; SELECT current_setting('statement_timeout')";
         let timeout_before = record::text(&record::last(self.within(conn, begun).await?)?, 0)?;
         let settled =
@@ -91,17 +88,16 @@ impl Postgres {
             _ => "ROLLBACK TO SAVEPOINT highwater; RELEASE SAVEPOINT highwater".into(),
         };
         let ended = self.within(conn, &end).await;
-        let Settled { before, watermark, transaction } = settled?;
+        let Settled { before, transaction, .. } = settled?;
         ended?;
         if !before.is_empty() {
-            return Ok(SettledIn::AlreadySettled(before));
+            return Ok(Settling::AlreadySettled(before));
         }
         let transaction = transaction.ok_or_else(|| error::unreadable("the id of a transaction"))?;
-        Ok(SettledIn::Provisional(Provisional {
+        Ok(Settling::Provisional(Provisional {
             postgres: self.clone(),
             subscription: request.subscription.clone(),
             each: request.position.is_none(),
-            watermark,
             transaction,
         }))
     }
@@ -133,13 +129,13 @@ impl Provisional {
     /// # Cancel safety
     ///
     /// Safe: it changes nothing.
-    pub async fn confirm(&self) -> Result<Committed> {
+    pub async fn confirm(&self) -> Result<()> {
         let clock = Clock::started();
         loop {
             match self.status().await.map_err(|error| error.with_outcome(Outcome::Unknown))?.as_deref() {
                 Some("committed") => {
                     self.postgres.prunes().fetch_or(self.each, Ordering::Relaxed);
-                    return Ok(Committed::done(self.watermark));
+                    return Ok(());
                 }
                 Some("aborted") => {
                     return Err(Error::new(

@@ -5,7 +5,7 @@
 //! inserts it at the same instant, neither is seen: the caller then repeats the statement.
 
 use highwater::{
-    Epoch, Position, Subscription,
+    EntryId, Epoch, Position, Subscription,
     backend::{Acquire, Advance, Release, Renew, ResetCheckpoint, Settlement},
     checkpoint::RECORD_VERSION,
     clock::millis,
@@ -14,7 +14,7 @@ use highwater::{
 use crate::{
     Settings, codec,
     codec::{bounded, bytes, interval, optional, optional_bytes, text},
-    record::COLUMNS,
+    record::{COLUMNS, WIDTH},
     schema::Names,
 };
 
@@ -31,6 +31,20 @@ pub(crate) enum Guard {
     /// It is part of a transaction of the caller.
     Within,
 }
+
+/// What follows the record in an answer: which entries were settled before,
+pub(crate) const BEFORE: usize = WIDTH;
+/// whether the guard held,
+pub(crate) const GUARDED: usize = WIDTH + 1;
+/// whether the record was created,
+pub(crate) const CREATED: usize = WIDTH + 2;
+/// the id of the transaction if it is the caller's,
+pub(crate) const TRANSACTION: usize = WIDTH + 3;
+/// and, after an advance, whether the record was written, and its watermark. Other statements answer with the epoch that they
+/// issued instead.
+pub(crate) const MOVED: usize = WIDTH + 4;
+pub(crate) const WATERMARK: usize = WIDTH + 5;
+pub(crate) const ISSUED: usize = WIDTH;
 
 /// Writes statements.
 #[derive(Debug)]
@@ -136,21 +150,33 @@ impl Sql {
         )
     }
 
+    /// Settles entries by an advance, and tells which of them were settled before, each by itself.
+    pub(crate) fn settle_up_to(&self, request: &Advance, guard: &Guard, ids: &[EntryId]) -> String {
+        let settled = &self.names.settled;
+        // A range, since there is hardly ever anything in it: each by itself would be many look-ups for nothing.
+        let (first, last) = (optional_bytes(ids.first().copied()), optional_bytes(ids.last().copied()));
+        let before = format!(
+            "(SELECT string_agg(encode(s.entry, 'hex'), ' ') FROM {settled} AS s, prev AS p \
+             WHERE s.checkpoint = p.id AND s.entry BETWEEN {first} AND {last})"
+        );
+        self.moved(request, guard, "", &before)
+    }
+
     /// Moves the record by the rule of [`Position::merged_into`]. `prune`: drops what transactions have settled at or below
     /// the watermark.
-    pub(crate) fn advance(&self, request: &Advance, guard: &Guard, prune: bool) -> String {
+    pub(crate) fn advance(&self, request: &Advance, prune: bool) -> String {
+        let settled = &self.names.settled;
+        let pruned = format!(
+            "pruned AS (DELETE FROM {settled} AS s USING next AS n WHERE s.checkpoint = n.id AND s.entry <= n.watermark), "
+        );
+        self.moved(request, &Guard::Alone, if prune { &pruned } else { "" }, "NULL::text")
+    }
+
+    fn moved(&self, request: &Advance, guard: &Guard, pruned: &str, before: &str) -> String {
         let (table, of, epoch) = (&self.names.checkpoint, &request.subscription, request.epoch);
         let owner = text(request.owner.as_str());
         let columns = "watermark, ahead, ahead_top, ahead_hole, ordinal, incarnation";
         let given = position(&request.position);
-        let pruned = if prune {
-            let settled = &self.names.settled;
-            format!(
-                "pruned AS (DELETE FROM {settled} AS s USING next AS n WHERE s.checkpoint = n.id AND s.entry <= n.watermark), "
-            )
-        } else {
-            String::new()
-        };
         format!(
             "{limits}WITH {locked}, \
              given ({columns}) AS (VALUES ({given})), \
@@ -172,9 +198,9 @@ impl Sql {
              AND (n.watermark, n.ahead, n.ordinal, n.incarnation) IS DISTINCT FROM \
              (p.watermark, p.ahead, p.ordinal, p.incarnation) RETURNING 1), \
              {pruned}{ins} \
-             SELECT {COLUMNS}, (EXISTS (SELECT FROM upd) OR EXISTS (SELECT FROM ins))::text, \
-             encode((SELECT n.watermark FROM next AS n), 'hex'), EXISTS (SELECT FROM ins)::text, \
-             {guarded}::text, {xid} FROM {ANSWER}",
+             SELECT {COLUMNS}, {before}, {guarded}::text, EXISTS (SELECT FROM ins)::text, {xid}, \
+             (EXISTS (SELECT FROM upd) OR EXISTS (SELECT FROM ins))::text, \
+             encode((SELECT n.watermark FROM next AS n), 'hex') FROM {ANSWER}",
             limits = self.limits(guard),
             locked = self.locked(of, "FOR NO KEY UPDATE"),
             allowed = allowed(epoch),
@@ -204,7 +230,7 @@ impl Sql {
              SELECT {COLUMNS}, \
              (SELECT string_agg(encode(g.entry, 'hex'), ' ' ORDER BY g.entry) FROM given AS g LEFT JOIN added AS a \
              ON a.entry = g.entry WHERE a.entry IS NULL), \
-             NULL::text, EXISTS (SELECT FROM ins)::text, {guarded}::text, {xid} FROM {ANSWER}",
+             {guarded}::text, EXISTS (SELECT FROM ins)::text, {xid} FROM {ANSWER}",
             limits = self.limits(guard),
             locked = self.locked(of, "FOR SHARE"),
             ins = self.insert(

@@ -24,8 +24,8 @@ use tokio::{runtime::Handle, time::timeout};
 
 use crate::{
     Postgres, Shared, codec, error, lane,
-    record::{self, Record, WIDTH},
-    sql::{Guard, Sql},
+    record::{self, Record},
+    sql::{self, Guard, Sql},
 };
 
 /// How often a statement is sent that finds no record and cannot create one.
@@ -207,7 +207,7 @@ pub(crate) async fn settle(
     let statement = match request.position.clone() {
         Some(position) => {
             let advance = Advance::new(of.clone(), request.epoch, position, request.owner.clone());
-            sql.advance(&advance, guard, false)
+            sql.settle_up_to(&advance, guard, &request.ids)
         }
         None => sql.settle_each(request, guard),
     };
@@ -224,7 +224,7 @@ pub(crate) async fn settle(
 impl Settled {
     /// Reads the answer; `None` if another one created the record at the same instant.
     fn read(row: &PgRow, request: &Settlement) -> Result<Option<Self>> {
-        if !record::truth(row, WIDTH + 3)? {
+        if !record::truth(row, sql::GUARDED)? {
             return Err(Error::new(
                 ErrorKind::Handler,
                 "the handler ended the transaction: leave COMMIT and ROLLBACK to the consumer",
@@ -232,24 +232,20 @@ impl Settled {
         }
         let record = Record::of(row, &request.subscription)?;
         Record::check(record.as_ref(), request.epoch)?;
-        if record.is_none() && !record::truth(row, WIDTH + 2)? {
+        if record.is_none() && !record::truth(row, sql::CREATED)? {
             return Ok(None);
         }
-        let (before, watermark) = match &request.position {
-            Some(position) => {
-                let stored = record.as_ref().and_then(Record::position);
-                let settles = |id: &EntryId| stored.is_some_and(|stored| stored.settles(*id));
-                let before = request.ids.iter().copied().filter(settles).collect();
-                (before, record::id(row, WIDTH + 1)?.or(Some(position.watermark)))
-            }
-            None => (Self::already(row, record.as_ref(), request)?, None),
+        let before = Self::already(row, record.as_ref(), request)?;
+        let watermark = match &request.position {
+            Some(position) => record::id(row, sql::WATERMARK)?.or(Some(position.watermark)),
+            None => None,
         };
-        Ok(Some(Self { before, watermark, transaction: record::text(row, WIDTH + 4)? }))
+        Ok(Some(Self { before, watermark, transaction: record::text(row, sql::TRANSACTION)? }))
     }
 
     /// Which entries were settled before: those that the record says, and those that the answer lists.
     fn already(row: &PgRow, record: Option<&Record>, request: &Settlement) -> Result<Vec<EntryId>> {
-        let listed = record::text(row, WIDTH)?.unwrap_or_default();
+        let listed = record::text(row, sql::BEFORE)?.unwrap_or_default();
         let listed: HashSet<_> = listed.split(' ').filter_map(codec::unhex).collect();
         let position = record.and_then(Record::position);
         let settles =
