@@ -144,10 +144,10 @@ async fn hidden_when_connecting_fails(client: Client) {
     let needless = format!("redis://:{RIGHT_IN_URL}@{addr}");
     for (url, kind) in refused.into_iter().filter(|(url, _)| client != Client::Fred || *url != needless) {
         assert_hidden(Settings::new(url.clone()));
-        assert_error(&connect(url, client).await.err().expect("it cannot connect"), kind);
+        assert_error(&connect(url, client).await.expect_err("it cannot connect"), kind);
     }
     server.kill();
-    let error = connect(url(&server, RIGHT_IN_URL), client).await.err().expect("nobody is there");
+    let error = connect(url(&server, RIGHT_IN_URL), client).await.expect_err("nobody is there");
     assert_error(&error, ErrorKind::Unavailable);
     logs.assert_without(SECRET);
 }

@@ -13,7 +13,7 @@ use crate::support::RedisServer;
 async fn unreachable(url: impl Into<String>) -> Error {
     let settings = Settings::new(url).connect_timeout(SOON / 4);
     let [error, other] = [Client::RedisRs, Client::Fred].map(|client| connect_with(settings.clone(), client));
-    let [error, other] = [error.await, other.await].map(|it| it.err().expect("it cannot be connected to"));
+    let [error, other] = [error.await, other.await].map(|it| it.expect_err("it cannot be connected to"));
     let said = |error: &Error| (error.kind(), error.retry(), error.outcome(), error.to_string());
     assert_eq!(said(&error), said(&other), "{error:?} {other:?}");
     error

@@ -97,7 +97,9 @@ async fn after_a_restart_one_call_fails_and_the_next_connects() {
     filled(&redis, 1).await;
     deliver(&redis, "c", 1).await;
     server.restart().await;
-    let error = redis.ack(&Ack::new(subscription(), ids([1]))).await.unwrap_err();
+    let ack = Ack::new(subscription(), ids([1]));
+    let at_once = tokio::time::timeout(Duration::from_secs(2), redis.ack(&ack)).await;
+    let error = at_once.expect("a broken connection is no timeout").unwrap_err();
     assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::Later), "{error:?}");
     assert_eq!(error.outcome(), Outcome::Unknown, "nobody can tell");
     assert_eq!(redis.ack(&Ack::new(subscription(), ids([1]))).await.unwrap(), Acked::default());
