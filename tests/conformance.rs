@@ -1,12 +1,16 @@
 //! The conformance suite over every backend that needs a server or a file. The core runs it over memory and the layers.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use highwater::backend::{AtomicSettle, CheckpointBackend, StreamBackend};
+use highwater_postgres::Postgres;
 use highwater_redis::{Client, Fred, Redis, Settings};
 use highwater_sqlite::Sqlite;
 
-use crate::support::shared_redis_url;
+use crate::{
+    effects::{RedisTables, shared_postgres as postgres_effects, sqlite as sqlite_effects},
+    support::shared_redis_url,
+};
 
 async fn redis() -> Redis {
     Redis::connect(&shared_redis_url()).await.expect("the server answers")
@@ -14,6 +18,14 @@ async fn redis() -> Redis {
 
 async fn redis_resp3() -> Redis {
     Redis::connect(&format!("{}/?protocol=resp3", shared_redis_url())).await.expect("the server answers")
+}
+
+async fn redis_effects() -> (Redis, RedisTables) {
+    (redis().await, RedisTables(redis().await))
+}
+
+async fn redis_resp3_effects() -> (Redis, RedisTables) {
+    (redis_resp3().await, RedisTables(redis_resp3().await))
 }
 
 async fn fred() -> Redis<Fred> {
@@ -54,11 +66,12 @@ async fn any_fred_settle() -> Arc<dyn AtomicSettle> {
     chosen(Client::Fred).await
 }
 
-/// One file for all cases, as several processes would use it.
 async fn sqlite() -> Sqlite {
-    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| tempfile::tempdir().expect("a temporary folder"));
-    Sqlite::open(folder.path().join("suite.db")).await.expect("the file opens")
+    sqlite_effects().await.0
+}
+
+async fn postgres() -> Postgres {
+    postgres_effects().await.0
 }
 
 highwater::stream_conformance!(redis_stream, redis);
@@ -66,6 +79,10 @@ highwater::checkpoint_conformance!(redis_checkpoint, redis);
 highwater::settle_conformance!(redis_settle, redis);
 highwater::stream_conformance!(redis_resp3_stream, redis_resp3);
 highwater::settle_conformance!(redis_resp3_settle, redis_resp3);
+highwater::transactional_conformance!(redis_transactional, redis_effects);
+highwater::transactional_conformance!(redis_resp3_transactional, redis_resp3_effects);
+highwater::fused_conformance!(redis_fused, redis_effects);
+highwater::fused_conformance!(redis_resp3_fused, redis_resp3_effects);
 highwater::stream_conformance!(redis_shared_stream, any_stream);
 highwater::checkpoint_conformance!(redis_shared_checkpoint, any_checkpoint);
 highwater::settle_conformance!(redis_shared_settle, any_settle);
@@ -81,3 +98,7 @@ highwater::settle_conformance!(fred_shared_settle, any_fred_settle);
 highwater::stream_conformance!(sqlite_stream, sqlite);
 highwater::checkpoint_conformance!(sqlite_checkpoint, sqlite);
 highwater::settle_conformance!(sqlite_settle, sqlite);
+highwater::checkpoint_conformance!(postgres_checkpoint, postgres);
+highwater::transactional_conformance!(sqlite_transactional, sqlite_effects);
+highwater::fused_conformance!(sqlite_fused, sqlite_effects);
+highwater::transactional_conformance!(postgres_transactional, postgres_effects);

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 
 use super::{
     Ack, Acked, Acquire, Acquired, Advance, Advanced, Append, AtomicSettle, Beat, CheckpointBackend, Claim,
-    Claimed, EnsureGroup, Heartbeat, Inspect, Leave, Left, PendingEntry, Read, ReadGroup, ReadPending,
-    Release, Removal, Renew, ResetCheckpoint, Settle, Settled, StreamBackend, StreamCapabilities,
-    StreamState, Trim,
+    Claimed, Committed, EnsureGroup, Heartbeat, Inspect, Leave, Left, PendingEntry, Read, ReadGroup,
+    ReadPending, Release, Removal, Renew, ResetCheckpoint, Settle, Settled, Settlement, StreamBackend,
+    StreamCapabilities, StreamState, TransactionalCheckpoint, Trim,
 };
 use crate::{Checkpoint, Delivery, Entry, EntryId, Epoch, GroupName, Result, StreamName, Subscription};
 
@@ -120,5 +120,22 @@ impl<T: CheckpointBackend + ?Sized> CheckpointBackend for Arc<T> {
 impl<T: AtomicSettle + ?Sized> AtomicSettle for Arc<T> {
     async fn settle(&self, request: &Settle) -> Result<Settled> {
         T::settle(self, request).await
+    }
+}
+
+#[async_trait]
+impl<T: TransactionalCheckpoint + ?Sized> TransactionalCheckpoint for Arc<T> {
+    type Tx = T::Tx;
+
+    async fn begin(&self) -> Result<Self::Tx> {
+        T::begin(self).await
+    }
+
+    async fn settled(&self, tx: &mut Self::Tx, request: &Settlement) -> Result<Vec<EntryId>> {
+        T::settled(self, tx, request).await
+    }
+
+    async fn commit(&self, tx: Self::Tx, request: &Settlement) -> Result<Committed> {
+        T::commit(self, tx, request).await
     }
 }

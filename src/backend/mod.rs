@@ -8,6 +8,7 @@ mod ext;
 mod group;
 mod requests;
 mod stream;
+mod transactional;
 
 pub use atomic::{AtomicSettle, Settle, Settled};
 pub use capabilities::StreamCapabilities;
@@ -21,3 +22,4 @@ pub use group::{
 };
 pub use requests::{Append, GroupState, Inspect, NewEntry, Read, Removal, StreamState, Trim, TrimLimit};
 pub use stream::StreamBackend;
+pub use transactional::{Committed, Settlement, TransactionalCheckpoint};

@@ -16,6 +16,9 @@
 //! }
 //! ```
 //!
+//! A store whose advance is part of a transaction has [`transactional_conformance!`](crate::transactional_conformance), and
+//! [`fused_conformance!`](crate::fused_conformance) where it holds the group as well; both need [`Effects`].
+//!
 //! Each case is a test of its own, with a runtime of its own, over a backend that `make` opens for it. All may run side by
 //! side on one server: each uses stream and group names that nobody else has, and removes its stream when it succeeds.
 //!
@@ -23,13 +26,17 @@
 //! then prints `not applicable: <case>: <reason>`. Everything else fails.
 
 mod checkpoint;
+mod effects;
+mod fused;
 mod list;
 mod run;
 mod settle;
 mod stream;
 mod support;
+mod transactional;
 
 #[cfg(test)]
 mod tests;
 
-pub use run::{run_checkpoint, run_settle, run_stream};
+pub use effects::Effects;
+pub use run::{run_checkpoint, run_fused, run_settle, run_stream, run_transactional};

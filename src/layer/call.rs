@@ -112,6 +112,12 @@ operations! {
     Reset = "reset", writes: true, idempotent: false;
     /// `settle`.
     Settle = "settle", writes: true, idempotent: true;
+    /// `begin`.
+    Begin = "begin", writes: false, idempotent: true;
+    /// `settled`. An error ends the transaction.
+    Settled = "settled", writes: false, idempotent: false;
+    /// `commit`. It ends the transaction, whatever it answers.
+    Commit = "commit", writes: true, idempotent: false;
 }
 
 impl fmt::Display for Operation {

@@ -1,17 +1,23 @@
 //! The one wrapper: every method of every trait is written here once, for all layers.
 
-use std::{fmt, future::Future};
+use std::{
+    fmt,
+    future::Future,
+    sync::{Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 
 use super::{Attempt, Call, Operation};
 use crate::{
-    Checkpoint, Delivery, Entry, EntryId, Epoch, GroupName, Result, StreamName, Subscription,
+    Checkpoint, Delivery, Entry, EntryId, Epoch, Error, ErrorKind, GroupName, Result, Retry, StreamName,
+    Subscription,
     backend::{
         Ack, Acked, Acquire, Acquired, Advance, Advanced, Append, AtomicSettle, Beat, CheckpointBackend,
-        Claim, Claimed, EnsureGroup, Heartbeat, Inspect, Leave, Left, PendingEntry, Read, ReadGroup,
-        ReadPending, Release, Removal, Renew, ResetCheckpoint, Settle, Settled, StreamBackend,
-        StreamCapabilities, StreamState, Trim,
+        Claim, Claimed, Committed, EnsureGroup, Heartbeat, Inspect, Leave, Left, PendingEntry, Read,
+        ReadGroup, ReadPending, Release, Removal, Renew, ResetCheckpoint, Settle, Settled, Settlement,
+        StreamBackend, StreamCapabilities, StreamState, TransactionalCheckpoint, Trim,
     },
 };
 
@@ -209,4 +215,45 @@ impl<B: AtomicSettle, L: Layer> AtomicSettle for Layered<B, L> {
         let call = Call::new(StreamBackend::name(&self.backend), Operation::Settle);
         self.layer.call(call, &|| self.backend.settle(request)).await
     }
+}
+
+#[async_trait]
+impl<B: TransactionalCheckpoint, L: Layer> TransactionalCheckpoint for Layered<B, L> {
+    type Tx = B::Tx;
+
+    async fn begin(&self) -> Result<Self::Tx> {
+        let call = Call::new(self.backend.name(), Operation::Begin);
+        self.layer.call(call, &|| self.backend.begin()).await
+    }
+
+    async fn settled(&self, tx: &mut Self::Tx, request: &Settlement) -> Result<Vec<EntryId>> {
+        let call = Call::new(self.backend.name(), Operation::Settled);
+        let once = Mutex::new(Some(tx));
+        let attempt = || -> BoxFuture<'_, _> {
+            let tx = once.lock().unwrap_or_else(PoisonError::into_inner).take();
+            Box::pin(async move {
+                let tx = tx.ok_or_else(ended)?;
+                self.backend.settled(tx, request).await.map_err(|error| error.with_retry(Retry::Never))
+            })
+        };
+        self.layer.call(call, &attempt).await
+    }
+
+    async fn commit(&self, tx: Self::Tx, request: &Settlement) -> Result<Committed> {
+        let call = Call::new(self.backend.name(), Operation::Commit);
+        let once = Mutex::new(Some(tx));
+        let attempt = || -> BoxFuture<'_, _> {
+            let tx = once.lock().unwrap_or_else(PoisonError::into_inner).take();
+            Box::pin(async move {
+                let tx = tx.ok_or_else(ended)?;
+                // A layer cannot repeat it: the transaction has ended.
+                self.backend.commit(tx, request).await.map_err(|error| error.with_retry(Retry::Never))
+            })
+        };
+        self.layer.call(call, &attempt).await
+    }
+}
+
+fn ended() -> Error {
+    Error::new(ErrorKind::Invalid, "the transaction has ended: begin another one")
 }

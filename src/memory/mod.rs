@@ -27,6 +27,7 @@ mod state;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
 use std::{
     fmt,
@@ -36,6 +37,7 @@ use std::{
 use tokio::sync::watch;
 
 use self::state::State;
+pub use self::transaction::Tx;
 use crate::{Error, ErrorKind, Result, clock::Clock};
 
 /// Streams and checkpoints in memory: stream store, checkpoint store and [`AtomicSettle`](crate::backend::AtomicSettle).

@@ -1,10 +1,10 @@
 //! One subscription's checkpoint: position, epoch and lease.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
-    Checkpoint, ConsumerName, Epoch, Error, ErrorKind, Position, Result,
-    backend::{Acquire, Acquired, Advance, Advanced, Grant, Release, Renew, ResetCheckpoint},
+    Checkpoint, ConsumerName, EntryId, Epoch, Error, ErrorKind, Position, Result,
+    backend::{Acquire, Acquired, Advance, Advanced, Grant, Release, Renew, ResetCheckpoint, Settlement},
     clock::Timestamp,
 };
 
@@ -13,6 +13,8 @@ pub(super) struct Record {
     epoch: Epoch,
     stored: Option<Stored>,
     lease: Option<Lease>,
+    /// Settled above the watermark, each by itself in a transaction.
+    settled: BTreeSet<EntryId>,
 }
 
 #[derive(Debug)]
@@ -89,6 +91,8 @@ impl Record {
             self.stored = Some(Stored { position, owner: Some(request.owner.clone()), updated_at: now });
         }
         let watermark = self.stored.as_ref().map_or(request.position.watermark, |s| s.position.watermark);
+        // What the watermark has passed is known to be settled without it.
+        self.settled = watermark.next().map_or_else(BTreeSet::new, |next| self.settled.split_off(&next));
         Ok(Advanced::new(moved, watermark))
     }
 
@@ -111,7 +115,20 @@ impl Record {
         self.epoch = self.epoch.next();
         self.stored = Some(Stored { position: request.position.clone(), owner: None, updated_at: now.1 });
         self.lease = None;
+        self.settled.clear();
         Ok(self.epoch)
+    }
+
+    /// Which entries of a transaction are settled already.
+    pub(super) fn settled(&self, request: &Settlement) -> Vec<EntryId> {
+        let position = self.stored.as_ref().map(|stored| &stored.position);
+        let is_settled = |id| position.is_some_and(|p| p.settles(id)) || self.settled.contains(&id);
+        request.ids.iter().copied().filter(|&id| is_settled(id)).collect()
+    }
+
+    /// Settles entries each by itself, for an epoch that has been checked.
+    pub(super) fn settle(&mut self, ids: &[EntryId]) {
+        self.settled.extend(ids);
     }
 
     fn standing(&self, now: Duration) -> Option<&Lease> {

@@ -94,8 +94,9 @@ impl<D: Driver> Redis<D> {
     async fn opened(settings: Settings) -> Result<Self> {
         settings.validate()?;
         let link = Arc::new(Link::<D>::new(settings)?);
-        let scripts = Arc::new(Scripts::load(&link).await?);
+        // First, since it is short: a server that waits for a password cuts the connection at a long argument.
         let counts = counts_entries(&link).await?;
+        let scripts = Arc::new(Scripts::load(&link).await?);
         let capabilities = StreamCapabilities::none().with(true, counts, false);
         // Servers began to count entries and to wake the readers of a stream that goes in the same version.
         let group_block_max = if counts { commands::BLOCK_MAX } else { BLOCK_MAX_UNWOKEN };
@@ -127,7 +128,7 @@ async fn counts_entries<D: Driver>(link: &Link<D>) -> Result<bool> {
         // A negative arity means: at least this many arguments.
         Ok(arity) => Ok(reply::int(arity).is_ok_and(|arity| arity < 0)),
         // Who may not ask does without the counts.
-        Err(Fault::Server(_)) => Ok(false),
+        Err(Fault::Server(text)) if !text.starts_with("NOAUTH") => Ok(false),
         Err(fault) => Err(error::reading("connect")(fault)),
     }
 }

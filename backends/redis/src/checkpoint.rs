@@ -162,7 +162,11 @@ impl<D: Driver> Redis<D> {
         operation: &'static str,
         arguments: impl Fn(&mut CommandOf<D>),
     ) -> Result<Answer<ValueOf<D>>> {
-        let keys = [&*keys::checkpoint(subscription), &*keys::groups(&subscription.stream)];
+        let keys = [
+            &*keys::checkpoint(subscription),
+            &*keys::groups(&subscription.stream),
+            &*keys::settled(subscription),
+        ];
         let arguments = |command: &mut CommandOf<D>| {
             command.arg(subscription.group.as_str().as_bytes());
             arguments(command);
@@ -237,7 +241,7 @@ fn of_record(fault: Fault, operation: &'static str) -> Error {
     }
 }
 
-fn push_position(command: &mut impl Command, position: &Position) {
+pub(crate) fn push_position(command: &mut impl Command, position: &Position) {
     command.push_id(position.watermark);
     command.arg(position.ahead.encode().as_bytes());
     command.arg(position.ordinal.map(|ordinal| ordinal.to_string()).unwrap_or_default().as_bytes());

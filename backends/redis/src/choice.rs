@@ -125,7 +125,7 @@ mod tests {
         for (client, built_in) in
             [(Client::RedisRs, cfg!(feature = "redis-rs")), (Client::Fred, cfg!(feature = "fred"))]
         {
-            let error = connect("not a url", client).await.expect_err("nothing is there");
+            let error = connect("not a url", client).await.unwrap_err();
             let kind = if built_in { ErrorKind::Invalid } else { ErrorKind::Unsupported };
             assert_eq!(error.kind(), kind, "{error:?}");
             assert_eq!(error.context("feature"), (!built_in).then_some(client.name()));

@@ -110,7 +110,8 @@ fn of_reply(text: &str) -> Error {
     }
 }
 
-const NO_RIGHT: &str = "the user may not do this, or not with this key: give it the right by `ACL SETUSER`";
+pub(crate) const NO_RIGHT: &str =
+    "the user may not do this, or not with this key: give it the right by `ACL SETUSER`";
 
 /// What an error reply is about, where it names it.
 fn subject<'a>(code: &str, detail: &'a str) -> Option<(&'static str, &'a str)> {

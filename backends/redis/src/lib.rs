@@ -60,6 +60,7 @@
 //! | --- | --- | --- |
 //! | `orders` | stream | the entries and the group, as the server keeps them |
 //! | `highwater:{orders}:checkpoint:6:orders:billing` | hash | the checkpoint, readable by people |
+//! | `highwater:{orders}:settled:6:orders:billing` | sorted set | what transactions settled above the watermark |
 //! | `highwater:{orders}:groups:6:orders` | set | the groups that have a checkpoint on the stream |
 //! | `highwater:{orders}:heartbeats:6:orders:billing` | hash | for each consumer its process and until when it counts as alive |
 //!
@@ -72,6 +73,7 @@ mod checkpoint;
 mod choice;
 mod client;
 mod commands;
+mod effects;
 mod error;
 mod keys;
 mod reply;
@@ -79,6 +81,7 @@ mod scripts;
 mod settings;
 mod settle;
 mod stream;
+mod transaction;
 
 #[cfg(feature = "fred")]
 pub use crate::client::Fred;
@@ -87,6 +90,8 @@ pub use crate::client::RedisRs;
 pub use crate::{
     backend::Redis,
     choice::{Client, connect, connect_with},
+    effects::Effects,
+    keys::key_beside,
     settings::Settings,
 };
 

@@ -15,6 +15,7 @@ pub(crate) enum Script {
     Acquire,
     Advance,
     Claim,
+    Effects,
     EnsureGroup,
     Heartbeat,
     Inspect,
@@ -24,21 +25,25 @@ pub(crate) enum Script {
     RemoveStream,
     Reset,
     Settle,
+    Settled,
     Trim,
 }
 
 const IDS: &str = include_str!("lua/ids.lua");
 const BEATS: &str = include_str!("lua/beats.lua");
+const BEFORE: &str = include_str!("lua/before.lua");
+const GROUP: &str = include_str!("lua/group.lua");
 const POSITION: &str = include_str!("lua/position.lua");
 const RECORD: &str = include_str!("lua/record.lua");
 
 impl Script {
     /// All of them, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Ack,
         Self::Acquire,
         Self::Advance,
         Self::Claim,
+        Self::Effects,
         Self::EnsureGroup,
         Self::Heartbeat,
         Self::Inspect,
@@ -48,6 +53,7 @@ impl Script {
         Self::RemoveStream,
         Self::Reset,
         Self::Settle,
+        Self::Settled,
         Self::Trim,
     ];
 
@@ -57,6 +63,16 @@ impl Script {
             Self::Acquire => &[IDS, RECORD, include_str!("lua/acquire.lua")],
             Self::Advance => &[IDS, RECORD, include_str!("lua/advance.lua")],
             Self::Claim => &[IDS, BEATS, include_str!("lua/claim.lua")],
+            Self::Effects => &[
+                IDS,
+                POSITION,
+                RECORD,
+                BEFORE,
+                GROUP,
+                include_str!("lua/integers.lua"),
+                include_str!("lua/foresee.lua"),
+                include_str!("lua/effects.lua"),
+            ],
             Self::EnsureGroup => &[IDS, include_str!("lua/ensure_group.lua")],
             Self::Heartbeat => &[IDS, BEATS, include_str!("lua/heartbeat.lua")],
             Self::Inspect => &[IDS, include_str!("lua/inspect.lua")],
@@ -65,17 +81,19 @@ impl Script {
             Self::RemoveGroup => &[include_str!("lua/remove_group.lua")],
             Self::RemoveStream => &[IDS, include_str!("lua/remove_stream.lua")],
             Self::Reset => &[IDS, RECORD, include_str!("lua/reset.lua")],
-            Self::Settle => &[IDS, POSITION, RECORD, include_str!("lua/settle.lua")],
+            Self::Settle => &[IDS, POSITION, RECORD, GROUP, include_str!("lua/settle.lua")],
+            Self::Settled => &[IDS, RECORD, BEFORE, include_str!("lua/settled.lua")],
             Self::Trim => &[include_str!("lua/trim.lua")],
         }
     }
 
     /// The text that is sent. With flags, a script is let through at the memory limit: what acks frees memory, and what
-    /// writes a checkpoint or a heartbeat writes little.
+    /// writes a checkpoint or a heartbeat writes little. What users write may be large, and waits for room.
     fn source(self, flags: bool) -> String {
         let header = match (flags, self) {
             (false, _) => "",
-            (true, Self::Inspect) => "#!lua flags=no-writes\n",
+            (true, Self::Inspect | Self::Settled) => "#!lua flags=no-writes\n",
+            (true, Self::Effects) => "#!lua\n",
             (true, _) => "#!lua flags=allow-oom\n",
         };
         header.to_owned() + &self.parts().join("\n")
@@ -185,7 +203,7 @@ mod tests {
     #[test]
     fn only_servers_that_know_flags_see_them() {
         for script in Script::ALL {
-            assert!(script.source(true).starts_with("#!lua flags="), "{script:?}");
+            assert!(script.source(true).starts_with("#!lua"), "{script:?}");
             assert!(!script.source(false).contains("#!"), "{script:?}");
         }
     }

@@ -31,6 +31,7 @@ impl<D: Driver> AtomicSettle for Redis<D> {
         let keys = [
             &*keys::checkpoint(subscription),
             &*keys::groups(&subscription.stream),
+            &*keys::settled(subscription),
             subscription.stream.as_str(),
         ];
         let value = self.script(Script::Settle, &keys, arguments).await.map_err(writing("settle"))?;

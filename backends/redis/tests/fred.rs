@@ -16,9 +16,17 @@ mod claims;
 mod cluster;
 #[path = "live/connections.rs"]
 mod connections;
+#[path = "live/effects.rs"]
+mod effects;
+#[path = "live/handlers.rs"]
+mod handlers;
+#[path = "live/model.rs"]
+mod model;
 #[path = "live/sentinel.rs"]
 mod sentinel;
 #[path = "live/settlement.rs"]
 mod settlement;
 #[path = "live/streams.rs"]
 mod streams;
+#[path = "live/transactions.rs"]
+mod transactions;

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use highwater::Result;
 use tokio::{sync::watch, time::timeout};
 
@@ -40,13 +41,14 @@ impl<D: Driver> Dialer<D> {
 
     /// Makes a connection to a node, or else to where the address points now.
     pub(crate) async fn connect(&self, node: Option<&Node>) -> Result<D::Connection, Fault> {
-        let work = async {
+        // Boxed, since what a driver does here is a type so deep that a program that spawns a consumer would not compile.
+        let work: BoxFuture<'_, _> = Box::pin(async move {
             match (node, &self.address.place) {
                 (Some(node), _) | (None, Place::Server(node)) => self.to_node(node).await,
                 (None, Place::Sentinel { sentinels, master }) => self.to_master(sentinels, master).await,
                 (None, Place::Cluster(_)) => Err(Fault::NotConnected(None)),
             }
-        };
+        });
         self.unless_closed(work, false).await
     }
 

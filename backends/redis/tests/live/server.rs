@@ -167,6 +167,18 @@ impl Raw {
         assert_eq!(self.run::<u64>("WAIT 1 5000").await, 1, "there is a replica");
     }
 
+    /// Everything in the server.
+    pub(crate) async fn picture(&self) -> Vec<(String, redis::Value)> {
+        let mut keys: Vec<String> = self.run("KEYS *").await;
+        keys.sort_unstable();
+        let mut all = Vec::new();
+        for key in keys {
+            let dump = self.run(&format!("DUMP {key}")).await;
+            all.push((key, dump));
+        }
+        all
+    }
+
     /// How many connections wait in a blocking command.
     pub(crate) async fn blocked(&self) -> usize {
         let clients: String = self.run("CLIENT LIST").await;
