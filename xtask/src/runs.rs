@@ -56,7 +56,7 @@ mod imp {
             Task::Child(Child::Consume(args)) => crash::consume(&args).await,
             Task::Child(Child::Pace(args)) => bench::pace(&args).await,
             Task::Child(Child::Fan(args)) => bench::fan(&args).await,
-            Task::Test(_) | Task::Ci => Err("this task runs elsewhere".into()),
+            Task::Test(_) | Task::Ci | Task::Images => Err("this task runs elsewhere".into()),
         }
     }
 }

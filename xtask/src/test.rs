@@ -17,9 +17,16 @@ use crate::{
 /// An example shows something and ends.
 const EXAMPLE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The crate whose tests run over other versions of the servers.
+const VERSIONS: &str = "highwater-containers";
+
 /// Provides servers, runs the tests and the examples, and says at the end how it went.
 pub fn run(args: &cli::Test) -> Result {
-    let servers = Servers::provide()?;
+    let mut servers = Servers::provide()?;
+    // Seldom of use for some of the tests, and it may take minutes.
+    if args.args.is_empty() || args.args.iter().any(|arg| arg.contains(VERSIONS)) {
+        servers.provide_versions(|| compile(&args.args));
+    }
     let mut tally = Tally::default();
     let mut complaints = Vec::new();
     if !cargo_test(&servers, &args.args, &mut tally)? {
@@ -52,7 +59,14 @@ pub fn in_ci() -> bool {
     env::var("CI").is_ok_and(|ci| ci == "true" || ci == "1")
 }
 
-fn cargo_test(servers: &Servers, args: &[String], tally: &mut Tally) -> Result<bool> {
+/// Compiles what will be tested. What is wrong with it shows when it is.
+fn compile(args: &[String]) {
+    let (mut command, _) = cargo_test_command(args);
+    let _ = Guarded::spawn(command.arg("--no-run")).and_then(|mut child| child.wait());
+}
+
+/// The command, without what is for the tests themselves.
+fn cargo_test_command(args: &[String]) -> (Command, &[String]) {
     let mut command = cargo();
     command.arg("test");
     let (ours, theirs) = match args.iter().position(|arg| arg == "--") {
@@ -62,7 +76,13 @@ fn cargo_test(servers: &Servers, args: &[String], tally: &mut Tally) -> Result<b
     if ours.is_empty() {
         command.args(["--workspace", "--all-features", "--no-fail-fast"]);
     }
-    command.args(ours).args(["--", "--show-output"]).args(theirs);
+    command.args(ours);
+    (command, theirs)
+}
+
+fn cargo_test(servers: &Servers, args: &[String], tally: &mut Tally) -> Result<bool> {
+    let (mut command, theirs) = cargo_test_command(args);
+    command.args(["--", "--show-output"]).args(theirs);
     if stderr().is_terminal() {
         command.env("CARGO_TERM_COLOR", "always");
     }
