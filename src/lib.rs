@@ -42,6 +42,9 @@ pub mod _docs {
     #[doc = include_str!("../docs/DESIGN.md")]
     pub mod design {}
 
+    #[doc = include_str!("../docs/TESTING.md")]
+    pub mod testing {}
+
     #[doc = include_str!("../ARCHITECTURE.md")]
     pub mod architecture {}
 

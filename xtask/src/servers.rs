@@ -61,6 +61,11 @@ impl Servers {
         });
     }
 
+    /// Whether containers can be run.
+    pub fn has_docker(&self) -> bool {
+        self.docker.is_some() || Docker::find().is_some()
+    }
+
     /// Tells a process where they are.
     pub fn tell(&self, command: &mut Command) {
         for server in &self.shared {
