@@ -308,6 +308,9 @@ impl Machine {
     /// Takes back what a lane was given and did not start.
     fn return_unstarted(&mut self, rest: Vec<Delivery>) {
         if self.stopping || self.lapsed {
+            if !self.stopping {
+                self.counts.lapsed += rest.len() as u64;
+            }
             self.let_go(&rest);
             self.ledger.release(rest.iter().map(Delivery::id));
         } else {
