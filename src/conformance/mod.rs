@@ -24,6 +24,7 @@
 
 mod checkpoint;
 mod list;
+pub mod model;
 mod run;
 mod settle;
 mod stream;
