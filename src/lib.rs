@@ -42,6 +42,18 @@ pub mod _docs {
     #[doc = include_str!("../docs/DESIGN.md")]
     pub mod design {}
 
+    #[doc = include_str!("../docs/CLIENTS.md")]
+    pub mod clients {}
+
+    #[doc = include_str!("../docs/STORES.md")]
+    pub mod stores {}
+
+    #[doc = include_str!("../docs/EXACTLY_ONCE.md")]
+    pub mod exactly_once {}
+
+    #[doc = include_str!("../docs/COMPARE.md")]
+    pub mod compare {}
+
     #[doc = include_str!("../ARCHITECTURE.md")]
     pub mod architecture {}
 

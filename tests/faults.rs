@@ -1,9 +1,12 @@
 //! G14, G16: what a broken connection or an outage may not lose.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use highwater::Ownership;
-use highwater_redis::Redis;
+use highwater::{
+    ConsumerName, EntryId, Epoch, Outcome, Ownership, Position, Subscription,
+    backend::{CheckpointBackend, Committed, Settlement, TransactionalCheckpoint},
+};
+use highwater_redis::{Effects, Redis, key_beside};
 
 use crate::{
     delivery::{Place, Running, Seen},
@@ -116,5 +119,78 @@ async fn g16_a_frozen_server_is_waited_for() {
         running.stop().await;
         let expected: Vec<_> = (1..=5).chain(1..=5).collect();
         assert_eq!(seen.numbers(), expected, "{ownership:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g9_a_commit_whose_reply_was_lost_took_place_once() {
+    let (place, proxy, server) = behind_proxy().await;
+    let redis = Redis::connect(&proxy.url()).await.unwrap();
+    let key = key_beside(&place.subscription.stream, "count");
+    let ids = |ms| vec![EntryId::new(ms, 0), EntryId::new(ms, 1)];
+    let each = |ms| Settlement::each(place.subscription.clone(), Epoch(0), ConsumerName::unique(), ids(ms));
+    let up_to = |ms| each(ms).up_to(Position::at(EntryId::new(ms, 1)));
+    for (n, settlement) in [up_to(1), each(2), each(3).fused(true)].into_iter().enumerate() {
+        let commit = async || {
+            let mut effects = Effects::default();
+            effects.incr_by(&key, 1);
+            redis.commit(effects, &settlement).await
+        };
+        proxy.lose_reply_to("INCRBY");
+        let error = commit().await.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
+        assert_eq!(commit().await.unwrap(), Committed::AlreadySettled(settlement.ids.clone()));
+        assert_eq!(redis.settled(&mut Effects::default(), &settlement).await.unwrap(), settlement.ids);
+        assert_eq!(server.cli(&["GET", &key]).unwrap().text(), (n + 1).to_string());
+    }
+}
+
+/// The file that a server appends to.
+fn log_of(server: &RedisServer) -> PathBuf {
+    let folders = [server.dir().join("appendonlydir"), server.dir().to_path_buf()];
+    let files = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+    let is_log = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        name.ends_with(".incr.aof") || name == "appendonly.aof"
+    };
+    files.map(|file| file.unwrap().path()).find(is_log).expect("the server keeps a log")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g9_a_crash_leaves_all_of_a_transaction_or_nothing() {
+    let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let redis = Redis::connect(&server.url()).await.unwrap();
+    let subscription = Subscription::new("s", "g").unwrap();
+    let commit = async |ms| {
+        let mut effects = Effects::default();
+        effects.incr_by("{s}:count", 1).list_push_right("{s}:list", "v").hash_incr_by("{s}:hash", "f", 1);
+        let each = Settlement::each(
+            subscription.clone(),
+            Epoch(0),
+            ConsumerName::unique(),
+            vec![EntryId::new(ms, 0)],
+        );
+        redis.commit(effects, &each.up_to(Position::at(EntryId::new(ms, 0)))).await.unwrap()
+    };
+    commit(1).await;
+    let before = std::fs::metadata(log_of(&server)).unwrap().len() as usize;
+    commit(2).await;
+    server.kill();
+    let log = std::fs::read(log_of(&server)).unwrap();
+    for end in (before..log.len()).step_by(61).chain([log.len() - 1, log.len()]) {
+        server.kill();
+        std::fs::write(log_of(&server), &log[..end]).unwrap();
+        server.restart().unwrap();
+        let checkpoint =
+            Redis::connect(&server.url()).await.unwrap().load(&subscription).await.unwrap().unwrap();
+        let text = |command: &[&str]| server.cli(command).unwrap();
+        let found = [
+            text(&["GET", "{s}:count"]).text(),
+            text(&["LLEN", "{s}:list"]).int().unwrap().to_string(),
+            text(&["HGET", "{s}:hash", "f"]).text(),
+            checkpoint.position.watermark.ms.to_string(),
+        ];
+        let expected = if end == log.len() { "2" } else { "1" };
+        assert_eq!(found, [expected; 4], "cut at {end} of {before}..{}", log.len());
     }
 }

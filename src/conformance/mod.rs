@@ -23,14 +23,18 @@
 //! then prints `not applicable: <case>: <reason>`. Everything else fails.
 
 mod checkpoint;
+mod effects;
+mod fused;
 mod list;
 pub mod model;
 mod run;
 mod settle;
 mod stream;
 mod support;
+mod transactional;
 
 #[cfg(test)]
 mod tests;
 
-pub use run::{run_checkpoint, run_settle, run_stream};
+pub use effects::Effects;
+pub use run::{run_checkpoint, run_fused, run_settle, run_stream, run_transactional};

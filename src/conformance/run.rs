@@ -3,10 +3,13 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use super::{
-    checkpoint, settle, stream,
+    Effects, checkpoint,
+    effects::{Fused, Transactions},
+    fused, settle, stream,
     support::{Checkpoints, Settles, Stop, Streams, Verdict},
+    transactional,
 };
-use crate::backend::{AtomicSettle, CheckpointBackend, StreamBackend};
+use crate::backend::{AtomicSettle, CheckpointBackend, StreamBackend, TransactionalCheckpoint};
 
 /// No case takes this long: one that does hangs.
 const CASE_MAX: Duration = Duration::from_secs(60);
@@ -44,6 +47,37 @@ pub fn run_settle<B: AtomicSettle>(case: &str, make: impl AsyncFnOnce() -> B) {
         let settles = Settles::new(Arc::new(make().await), case);
         let verdict = settle::run(case, settles.clone()).await;
         settles.streams.clean(&verdict).await;
+        verdict
+    });
+}
+
+/// Runs the case of this name, as the test that [`transactional_conformance!`](crate::transactional_conformance) emits does.
+///
+/// # Panics
+///
+/// If the backend does not behave, or there is no such case.
+pub fn run_transactional<B, E>(case: &str, make: impl AsyncFnOnce() -> (B, E))
+where
+    B: TransactionalCheckpoint,
+    E: Effects<B::Tx>,
+{
+    block_on(case, async { transactional::run(case, Transactions::new(make().await, case)).await });
+}
+
+/// Runs the case of this name, as the test that [`fused_conformance!`](crate::fused_conformance) emits does.
+///
+/// # Panics
+///
+/// If the backend does not behave, or there is no such case.
+pub fn run_fused<B, E>(case: &str, make: impl AsyncFnOnce() -> (B, E))
+where
+    B: TransactionalCheckpoint + StreamBackend,
+    E: Effects<B::Tx>,
+{
+    block_on(case, async {
+        let fused = Fused::new(make().await, case);
+        let verdict = fused::run(case, fused.clone()).await;
+        fused.streams.clean(&verdict).await;
         verdict
     });
 }

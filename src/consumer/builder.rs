@@ -27,8 +27,9 @@ use crate::{
 /// Reads a subscription from a stream store `S` and keeps its checkpoint in a store `C`.
 ///
 /// Made by [`Consumer::builder`] for two stores, or by [`Consumer::fused`] for one that is both and settles in one step.
-/// Consumed in one of three ways: [`run`](Self::run) with a handler per entry, [`run_batches`](Self::run_batches) with
-/// a handler per batch, or [`into_stream`](Self::into_stream) with a `Stream` that is settled by hand.
+/// Consumed in one of four ways: [`run`](Self::run) with a handler per entry, [`run_batches`](Self::run_batches) with
+/// a handler per batch, [`into_stream`](Self::into_stream) with a `Stream` that is settled by hand, or
+/// [`run_transactional`](Self::run_transactional) with a handler whose effects are committed together with the checkpoint.
 ///
 /// ```
 /// use highwater::{Consumer, Delivery, Fields, Memory, StreamName, Subscription, backend::*};
@@ -51,10 +52,12 @@ use crate::{
 /// # Ok::<(), highwater::Error>(()) }).unwrap();
 /// ```
 pub struct Consumer<S, C> {
-    context: Arc<Context>,
-    order: Order,
-    batch_entries_max: usize,
-    backends: PhantomData<fn() -> (S, C)>,
+    pub(super) context: Arc<Context>,
+    pub(super) order: Order,
+    pub(super) batch_entries_max: usize,
+    /// The store once more, as the type that it is.
+    pub(super) checkpoints: Arc<C>,
+    stream: PhantomData<fn() -> S>,
 }
 
 impl<S: StreamBackend, C: CheckpointBackend> Consumer<S, C> {
@@ -78,7 +81,7 @@ impl<B: AtomicSettle> Consumer<Arc<B>, Arc<B>> {
     pub fn fused(subscription: Subscription, backend: B) -> Builder<Arc<B>, Arc<B>> {
         let backend = Arc::new(backend);
         let settler = Settler::Atomic(Arc::clone(&backend) as _);
-        Builder::new(subscription, Arc::clone(&backend) as _, backend, settler)
+        Builder::new(subscription, Arc::clone(&backend) as _, Arc::new(backend), settler)
     }
 }
 
@@ -98,7 +101,7 @@ impl<S, C> fmt::Debug for Consumer<S, C> {
 pub struct Builder<S, C> {
     subscription: Subscription,
     stream: Arc<dyn StreamBackend>,
-    store: Arc<dyn CheckpointBackend>,
+    checkpoints: Arc<C>,
     settler: Settler,
     name: Option<ConsumerName>,
     settings: Settings,
@@ -107,31 +110,31 @@ pub struct Builder<S, C> {
     batch_entries_max: usize,
     observer: Option<Arc<dyn Observer>>,
     clock: Clock,
-    backends: PhantomData<fn() -> (S, C)>,
+    backend: PhantomData<fn() -> S>,
 }
 
-impl<S, C> fmt::Debug for Builder<S, C> {
+impl<S, C: fmt::Debug> fmt::Debug for Builder<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("subscription", &self.subscription)
             .field("stream", &self.stream)
-            .field("store", &self.store)
+            .field("checkpoints", &self.checkpoints)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }
 
-impl<S, C> Builder<S, C> {
+impl<S, C: CheckpointBackend> Builder<S, C> {
     fn new(
         subscription: Subscription,
         stream: Arc<dyn StreamBackend>,
-        store: Arc<dyn CheckpointBackend>,
+        checkpoints: Arc<C>,
         settler: Settler,
     ) -> Self {
         Self {
             subscription,
             stream,
-            store,
+            checkpoints,
             settler,
             name: None,
             settings: Settings::default(),
@@ -140,7 +143,7 @@ impl<S, C> Builder<S, C> {
             batch_entries_max: 100,
             observer: None,
             clock: Clock::new(),
-            backends: PhantomData,
+            backend: PhantomData,
         }
     }
 
@@ -251,7 +254,7 @@ impl<S, C> Builder<S, C> {
             name: self.name.unwrap_or_else(ConsumerName::unique),
             settings: self.settings,
             stream: self.stream,
-            store: self.store,
+            store: Arc::clone(&self.checkpoints) as _,
             settler,
             clock: self.clock,
             reporter: Reporter { subscription: self.subscription.clone(), observer: self.observer },
@@ -261,7 +264,8 @@ impl<S, C> Builder<S, C> {
             context: Arc::new(context),
             order,
             batch_entries_max: self.batch_entries_max,
-            backends: PhantomData,
+            checkpoints: self.checkpoints,
+            stream: PhantomData,
         })
     }
 }

@@ -8,14 +8,24 @@ use std::{
     task::{Context as TaskContext, Poll},
 };
 
-use futures_util::{Stream, future::FutureExt};
+use futures_util::{
+    Stream,
+    future::{BoxFuture, FutureExt},
+};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
 
-use super::{Handler, HandlerError, Report, context::Context, lane::PerEntry, queue::Order, run};
-use crate::{Delivery, Error, ErrorKind, Result};
+use super::{
+    HandlerError, Ownership, Report,
+    context::Context,
+    lane::{Chunk, Desk, Lanes, failed},
+    machine::Finished,
+    queue::Order,
+    run,
+};
+use crate::{Delivery, Error, ErrorKind, Result, backend::Settlement};
 
 /// Deliveries that are settled by hand: from [`Consumer::into_stream`](crate::Consumer::into_stream).
 ///
@@ -38,6 +48,7 @@ pub struct Deliveries {
 #[must_use = "a delivery that is dropped is delivered again"]
 pub struct Unsettled {
     delivery: Delivery,
+    settlement: Option<Settlement>,
     verdict: oneshot::Sender<Result<(), HandlerError>>,
 }
 
@@ -50,6 +61,19 @@ impl Unsettled {
     /// The entry could not be handled. Says whether it may come again.
     pub fn fail(self, error: impl Into<HandlerError>) {
         self.say(Err(error.into()));
+    }
+
+    /// What settles the entry in a transaction of your own, with the `settle_in` of a store. Once that transaction is known to
+    /// be committed, call [`settle`](Self::settle); if it is not, [`fail`](Self::fail).
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](crate::ErrorKind::Invalid) in an exclusive subscription with [`keyed`](crate::Builder::keyed) or
+    /// [`concurrency`](crate::Builder::concurrency): its position moves in strict order.
+    pub fn settlement(&self) -> Result<Settlement> {
+        self.settlement.clone().ok_or_else(|| {
+            Error::invalid("transactions of an exclusive subscription come in strict order: leave out `concurrency` and `keyed`")
+        })
     }
 
     fn say(self, verdict: Result<(), HandlerError>) {
@@ -74,18 +98,58 @@ impl fmt::Debug for Unsettled {
 }
 
 /// Hands deliveries to the stream and waits for the verdict.
-struct HandOver(mpsc::UnboundedSender<Unsettled>);
+struct HandOver {
+    context: Arc<Context>,
+    strict: bool,
+    sender: mpsc::UnboundedSender<Unsettled>,
+}
 
-impl Handler for HandOver {
-    // Sent when the lane makes the call. Lanes run side by side, so on several threads two that start together may send in
-    // either order. The channel is as long as there are lanes.
-    fn handle(&self, delivery: Delivery) -> impl Future<Output = Result<(), HandlerError>> + Send {
+impl HandOver {
+    async fn hand_over(
+        &self,
+        delivery: Delivery,
+        settlement: Option<Settlement>,
+    ) -> Result<(), HandlerError> {
         let (verdict, said) = oneshot::channel();
-        let sent = self.0.send(Unsettled { delivery, verdict });
-        async move {
-            sent.map_err(|_| HandlerError::retry("nobody takes deliveries any more"))?;
-            said.await.unwrap_or_else(|_| Err(HandlerError::retry("the delivery was dropped unsettled")))
+        self.sender
+            .send(Unsettled { delivery, settlement, verdict })
+            .map_err(|_| HandlerError::retry("nobody takes deliveries any more"))?;
+        said.await.unwrap_or_else(|_| Err(HandlerError::retry("the delivery was dropped unsettled")))
+    }
+
+    fn settlement(&self, delivery: &Delivery, chunk: &Chunk) -> Option<Settlement> {
+        let Context { subscription, name, .. } = &*self.context;
+        let each = Settlement::each(subscription.clone(), chunk.epoch, name.clone(), vec![delivery.id()]);
+        match (self.context.settings.ownership, &chunk.position) {
+            (Ownership::Shared, _) => Some(each),
+            (Ownership::Exclusive, Some(position)) if self.strict => Some(each.up_to(position.clone())),
+            (Ownership::Exclusive, _) => None,
         }
+    }
+}
+
+impl Lanes for HandOver {
+    fn settles(&self) -> bool {
+        self.strict
+    }
+
+    // Lanes run side by side, so on several threads two that start together may send in either order. The channel is as long
+    // as there are lanes.
+    fn run(self: Arc<Self>, mut chunk: Chunk, desk: Arc<Desk>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let key = chunk.key;
+            debug_assert_eq!(chunk.deliveries.len(), 1, "one delivery a chunk");
+            if !desk.halted()
+                && let Some(delivery) = chunk.deliveries.pop()
+            {
+                let settlement = self.settlement(&delivery, &chunk);
+                match self.hand_over(delivery.clone(), settlement).await {
+                    Ok(()) => desk.put(Finished::Done(delivery.id(), delivery.fields().size() as u64)),
+                    Err(error) => desk.put(failed(vec![delivery], error, Vec::new())),
+                }
+            }
+            desk.put(Finished::Idle { key, rest: chunk.deliveries });
+        })
     }
 }
 
@@ -96,7 +160,8 @@ pub(super) fn start(context: Arc<Context>, order: Order) -> Deliveries {
         Order::Strict { .. } => Order::Strict { chunk_max: 1 },
         order => order,
     };
-    let lanes = Arc::new(PerEntry(HandOver(sender)));
+    let strict = matches!(order, Order::Strict { .. });
+    let lanes = Arc::new(HandOver { context: Arc::clone(&context), strict, sender });
     let consumer = tokio::spawn(run::start(context, lanes, order, stopped.map(drop)));
     Deliveries { receiver, shutdown: Some(shutdown), consumer: Some(consumer) }
 }

@@ -107,7 +107,8 @@ async fn own(context: &Context) -> Result<Position> {
     }
 }
 
-fn heartbeat(context: &Context) -> Heartbeat {
+/// The sign of life of this process.
+pub(crate) fn heartbeat(context: &Context) -> Heartbeat {
     Heartbeat::new(context.subscription.clone(), context.name.clone(), context.token, context.settings.ttl)
 }
 

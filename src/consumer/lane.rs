@@ -13,7 +13,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::Notify;
 
 use super::{BatchHandler, Handler, HandlerError, machine::Finished};
-use crate::Delivery;
+use crate::{Delivery, Epoch, Position};
 
 /// Where lanes put what they have finished. The driver takes all of it at once, so under load it wakes once for many.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    fn put(&self, finished: Finished<HandlerError>) {
+    pub(crate) fn put(&self, finished: Finished<HandlerError>) {
         let mut desk = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
         let first = desk.is_empty();
         desk.push(finished);
@@ -50,32 +50,41 @@ impl Desk {
         self.halt.store(halt, Ordering::Relaxed);
     }
 
-    fn halted(&self) -> bool {
+    pub(crate) fn halted(&self) -> bool {
         self.halt.load(Ordering::Relaxed)
     }
 }
 
+/// What a lane is to handle.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub(crate) key: Option<u64>,
+    pub(crate) deliveries: Vec<Delivery>,
+    /// The epoch that they belong to.
+    pub(crate) epoch: Epoch,
+    /// Exclusive, in strict order, for lanes that settle by themselves: how far the subscription is settled with them.
+    pub(crate) position: Option<Position>,
+}
+
 /// Runs a user's handler, whatever its kind.
 pub(crate) trait Lanes: Send + Sync + 'static {
+    /// Whether a lane settles by itself, and needs to know the position that this leads to.
+    fn settles(&self) -> bool;
+
     /// Handles a chunk and reports to the desk. The last report is [`Finished::Idle`].
-    fn run(
-        self: Arc<Self>,
-        key: Option<u64>,
-        chunk: Vec<Delivery>,
-        desk: Arc<Desk>,
-    ) -> BoxFuture<'static, ()>;
+    fn run(self: Arc<Self>, chunk: Chunk, desk: Arc<Desk>) -> BoxFuture<'static, ()>;
 }
 
 /// One call for each delivery.
 pub(crate) struct PerEntry<H>(pub(crate) H);
 
 impl<H: Handler> Lanes for PerEntry<H> {
-    fn run(
-        self: Arc<Self>,
-        key: Option<u64>,
-        chunk: Vec<Delivery>,
-        desk: Arc<Desk>,
-    ) -> BoxFuture<'static, ()> {
+    fn settles(&self) -> bool {
+        false
+    }
+
+    fn run(self: Arc<Self>, chunk: Chunk, desk: Arc<Desk>) -> BoxFuture<'static, ()> {
+        let Chunk { key, deliveries: chunk, .. } = chunk;
         Box::pin(async move {
             let mut chunk = chunk.into_iter();
             while !desk.halted()
@@ -103,12 +112,12 @@ impl<H: Handler> Lanes for PerEntry<H> {
 pub(crate) struct PerBatch<H>(pub(crate) H);
 
 impl<H: BatchHandler> Lanes for PerBatch<H> {
-    fn run(
-        self: Arc<Self>,
-        key: Option<u64>,
-        chunk: Vec<Delivery>,
-        desk: Arc<Desk>,
-    ) -> BoxFuture<'static, ()> {
+    fn settles(&self) -> bool {
+        false
+    }
+
+    fn run(self: Arc<Self>, chunk: Chunk, desk: Arc<Desk>) -> BoxFuture<'static, ()> {
+        let Chunk { key, deliveries: chunk, .. } = chunk;
         Box::pin(async move {
             if desk.halted() {
                 desk.put(Finished::Idle { key, rest: chunk });
@@ -127,12 +136,18 @@ impl<H: BatchHandler> Lanes for PerBatch<H> {
     }
 }
 
-fn failed(deliveries: Vec<Delivery>, error: HandlerError, rest: Vec<Delivery>) -> Finished<HandlerError> {
+pub(crate) fn failed(
+    deliveries: Vec<Delivery>,
+    error: HandlerError,
+    rest: Vec<Delivery>,
+) -> Finished<HandlerError> {
     Finished::Failed { reject: error.is_reject(), deliveries, error, rest }
 }
 
 /// The handler's result; a panic is an error like another.
-async fn caught(handling: impl Future<Output = Result<(), HandlerError>>) -> Result<(), HandlerError> {
+pub(crate) async fn caught(
+    handling: impl Future<Output = Result<(), HandlerError>>,
+) -> Result<(), HandlerError> {
     AssertUnwindSafe(handling).catch_unwind().await.unwrap_or_else(|panic| {
         Err(HandlerError::retry(format!("the handler panicked: {}", panic_message(&*panic))))
     })

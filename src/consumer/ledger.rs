@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, hash_map};
 
 use super::tracker::{Admission, Tracker};
-use crate::{EntryId, Position};
+use crate::{Delivery, EntryId, Position};
 
 /// What one save carries to the stores.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -91,6 +91,29 @@ impl Ledger {
                     held.unsaved.push(id);
                 }
             }
+        }
+    }
+
+    /// Marks an entry as handled and durably settled.
+    pub(crate) fn committed(&mut self, id: EntryId) {
+        match self {
+            Self::Exclusive { tracker, .. } => tracker.settle(id),
+            Self::Shared(held) => {
+                held.entries.remove(&id);
+                if let Some(acked) = &mut held.acked {
+                    acked.insert(id);
+                }
+            }
+        }
+    }
+
+    /// Exclusive: how far the subscription is settled with these, which are the next.
+    pub(crate) fn position_after(&self, deliveries: &[Delivery]) -> Option<Position> {
+        match self {
+            Self::Exclusive { tracker, ahead_bytes_max, .. } => {
+                Some(tracker.position_after(deliveries.iter().map(Delivery::id), *ahead_bytes_max))
+            }
+            Self::Shared(_) => None,
         }
     }
 

@@ -11,7 +11,7 @@ use super::{
     queue::Queue,
     tracker::Admission,
 };
-use crate::{Backoff, Delivery, EntryId, Position};
+use crate::{Backoff, Delivery, EntryId, Error, Position};
 
 /// What happened.
 #[derive(Debug)]
@@ -43,6 +43,16 @@ pub(crate) enum Event<E> {
 pub(crate) enum Finished<E> {
     /// Handled.
     Done(EntryId, u64),
+    /// Settled before, so what was done with it took no effect. It is left to be acked.
+    Before(EntryId, u64),
+    /// Handled and durably settled.
+    Committed(EntryId, u64),
+    /// The checkpoint stands there, after what was committed.
+    Advanced(EntryId),
+    /// The store could not begin or commit: the same again at this time, which is no failure of the entries.
+    Deferred { deliveries: Vec<Delivery>, again: Duration },
+    /// Nothing more can be committed. The shell ends the session.
+    Broken(Error),
     /// The handler failed with these; `rest` was not started.
     Failed { deliveries: Vec<Delivery>, error: E, reject: bool, rest: Vec<Delivery> },
     /// The lane is free; `rest` was not started.
@@ -75,6 +85,8 @@ pub(crate) struct Counts {
     pub(crate) saved: u64,
     /// Let go before they were started, because others may have claimed them.
     pub(crate) lapsed: u64,
+    /// Handled in a transaction that did not take place, since they had been settled before.
+    pub(crate) known: u64,
 }
 
 /// The limits that the machine keeps.
@@ -271,10 +283,29 @@ impl Machine {
             Finished::Done(id, bytes) => {
                 self.ledger.settle(id);
                 self.counts.settled += 1;
-                self.in_flight -= 1;
-                self.in_flight_bytes -= usize::try_from(bytes).expect("a size in memory");
+                self.handled(bytes);
                 self.policy.settled(bytes, now);
             }
+            Finished::Before(id, bytes) => {
+                self.ledger.settle(id);
+                self.counts.known += 1;
+                self.handled(bytes);
+                self.policy.settled(0, now);
+            }
+            Finished::Committed(id, bytes) => {
+                self.ledger.committed(id);
+                self.counts.settled += 1;
+                self.handled(bytes);
+            }
+            Finished::Advanced(watermark) => self.ledger.saved(&Save::default(), Some(watermark)),
+            Finished::Deferred { deliveries, again } => {
+                if self.stopping || self.lapsed {
+                    self.return_unstarted(deliveries);
+                } else {
+                    self.queue.retry(deliveries, Vec::new(), again);
+                }
+            }
+            Finished::Broken(_) => {}
             Finished::Failed { mut deliveries, error, reject, rest } => {
                 let attempts = deliveries[0].attempt;
                 // While it stops, a delivery that nobody takes any more is no failure of the entry, which comes again.
@@ -303,6 +334,11 @@ impl Machine {
                 self.lapsed &= self.queue.running() > 0;
             }
         }
+    }
+
+    fn handled(&mut self, bytes: u64) {
+        self.in_flight -= 1;
+        self.in_flight_bytes -= usize::try_from(bytes).expect("a size in memory");
     }
 
     /// Takes back what a lane was given and did not start.

@@ -19,6 +19,8 @@ mod session;
 mod settings;
 mod settle;
 mod tracker;
+mod transaction;
+mod transactional;
 
 #[cfg(test)]
 mod properties;

@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     context::{Context, is_passing},
-    resume,
+    keeper, resume,
     settings::Ownership,
 };
 use crate::{
     Delivery, EntryId, Epoch, ErrorKind, Incarnation, Position, Result,
-    backend::{Inspect, Read, ReadGroup, ReadPending},
+    backend::{Beat, Inspect, Read, ReadGroup, ReadPending},
     clock,
     integrity::{self, Finding},
 };
@@ -133,6 +133,10 @@ impl Reader {
         match self.phase {
             Phase::Resume if self.is_shared() => {
                 let (position, created) = resume::shared(&self.context).await?;
+                // Whoever created the group, heartbeats went with the old one. Without one, what is read from now on would
+                // wait for the idle time of strangers if this process were killed.
+                let beat = self.context.stream.heartbeat(&keeper::heartbeat(&self.context)).await?;
+                let created = created || beat == Beat::Fresh;
                 // Below it, the group delivers nothing new.
                 self.read = position.watermark;
                 self.phase = Phase::Pending { after: EntryId::ZERO };

@@ -200,6 +200,16 @@ impl Tracker {
             .with_incarnation(self.incarnation.clone())
     }
 
+    /// The position once these are settled as well. They ascend, and are the next that are not settled.
+    pub(crate) fn position_after(&self, ids: impl Iterator<Item = EntryId>, bytes: usize) -> Position {
+        let mut ids = ids.peekable();
+        let passed = self.window.iter().take_while(|slot| slot.settled || ids.next_if_eq(&slot.id).is_some());
+        let Some(last) = passed.last() else { return self.position(bytes) };
+        let after = self.position(bytes).at_watermark(last.id);
+        let ordinal = (self.counted && after.watermark == last.id).then_some(last.ordinal);
+        after.with_ordinal(ordinal)
+    }
+
     fn ahead_now(&self) -> SettledAhead {
         // What the checkpoint said of entries that were not read again yet still holds.
         let unread = self.ahead.top().filter(|top| *top > self.read());

@@ -1,6 +1,7 @@
 //! Child processes that do not outlive this one. Also compiled into `xtask`: standard library only, and no tests' types.
 
 use std::{
+    ffi::{OsStr, OsString},
     io,
     os::unix::process::CommandExt,
     process::{Child, Command, ExitStatus, Stdio},
@@ -17,7 +18,7 @@ pub struct Watchdog(Child);
 
 impl Watchdog {
     /// Runs `command` when this process is gone; never, if the watchdog is dropped before.
-    pub fn new(command: &[&str]) -> io::Result<Self> {
+    pub fn new(command: &[impl AsRef<OsStr>]) -> io::Result<Self> {
         Command::new("sh")
             .args(["-c", "read -r _; \"$@\"", "sh"])
             .args(command)
@@ -48,10 +49,17 @@ pub struct Guarded {
 impl Guarded {
     /// Starts the command.
     pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        Self::spawn_with(command, |pid| {
+            ["kill", "-s", "KILL", "--", &format!("-{pid}")].map(OsString::from).into()
+        })
+    }
+
+    /// Starts the command, and has a way of its own, for its process id, to end it when this process is gone.
+    pub fn spawn_with(command: &mut Command, end: impl FnOnce(&str) -> Vec<OsString>) -> io::Result<Self> {
         let child = command.process_group(0).spawn()?;
         let mut guarded = Self { child, watchdog: None };
-        let group = format!("-{}", guarded.child.id());
-        guarded.watchdog = Some(Watchdog::new(&["kill", "-s", "KILL", "--", &group])?);
+        let end = end(&guarded.child.id().to_string());
+        guarded.watchdog = Some(Watchdog::new(&end)?);
         Ok(guarded)
     }
 

@@ -43,15 +43,11 @@ impl RedisServer {
             port: 0,
             process: None,
         };
-        let mut last = io::Error::other("not tried");
-        for _ in 0..START_TRIES {
-            server.port = free_port()?;
-            match server.launch() {
-                Ok(()) => return Ok(server),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        on_a_free_port(|port| {
+            server.port = port;
+            server.launch()
+        })?;
+        Ok(server)
     }
 
     /// Where it listens.
@@ -151,8 +147,17 @@ impl RedisServer {
     }
 }
 
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+/// Launches a server on a port that is free, and on another one where that fails.
+pub(super) fn on_a_free_port(mut launch: impl FnMut(u16) -> io::Result<()>) -> io::Result<()> {
+    let mut last = io::Error::other("not tried");
+    for _ in 0..START_TRIES {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        match launch(port) {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// The `redis-server` to start: `REDIS_SERVER`, or the one on the `PATH`.

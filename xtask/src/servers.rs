@@ -1,74 +1,41 @@
 //! Provides the servers that the tests need, and ends those that it started.
 
+mod container;
+mod install;
+
 use std::{
-    env, fs,
+    env, io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::Command,
 };
 
+use self::{container::Container, install::install};
 use crate::{
     Result,
     support::{
-        process::{Guarded, Watchdog},
-        resp::Connection,
+        postgres::{PostgresServer, postgres_programs},
         server::{RedisServer, redis_binary},
     },
 };
 
-const IMAGE: &str = "redis:7";
-/// A daemon that does not answer within this is none: nobody should wait in silence.
-const DAEMON_TIMEOUT: Duration = Duration::from_secs(5);
-const PULL_TIMEOUT: Duration = Duration::from_secs(120);
-const INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
-
 /// The servers of one run. They end with it.
 #[derive(Debug)]
-pub struct Servers {
-    /// A Redis server that all tests share.
-    pub redis_url: String,
-    /// The program for private servers, where a test needs one that it may kill.
-    pub redis_server: Option<PathBuf>,
-    _redis: Provider,
-}
-
-#[expect(dead_code, reason = "held for what their drop does")]
-#[derive(Debug)]
-enum Provider {
-    Given,
-    Container(Container),
-    Local(RedisServer),
-}
+pub struct Servers(Vec<Server>);
 
 impl Servers {
-    /// `REDIS_URL`; else Docker; else a `redis-server` that is installed; else one that can be.
+    /// One of each kind that tests share.
     pub fn provide() -> Result<Self> {
-        if let Some(url) = env::var("REDIS_URL").ok().filter(|url| !url.is_empty()) {
-            // Not the URL: it may hold a password.
-            println!("redis: the one that REDIS_URL names");
-            return Ok(Self { redis_url: url, redis_server: redis_binary(), _redis: Provider::Given });
-        }
-        if let Some(container) = Container::start() {
-            println!("redis: {IMAGE} in Docker");
-            let redis_url = format!("redis://{}/", container.addr);
-            let redis_server = redis_binary().or_else(install);
-            return Ok(Self { redis_url, redis_server, _redis: Provider::Container(container) });
-        }
-        let binary = redis_binary().or_else(install).ok_or(
-            "no Redis server: set REDIS_URL to one that tests may use, or install `redis-server` or Docker",
-        )?;
-        let server = RedisServer::try_start(&binary, &[])?;
-        println!("redis: {} at {}", binary.display(), server.addr());
-        Ok(Self { redis_url: server.url(), redis_server: Some(binary), _redis: Provider::Local(server) })
+        Ok(Self(vec![Server::provide(&REDIS)?, Server::provide(&POSTGRES)?]))
     }
 
     /// Tells a process where they are.
     pub fn tell(&self, command: &mut Command) {
-        command.env("REDIS_URL", &self.redis_url);
-        if let Some(binary) = &self.redis_server {
-            command.env("REDIS_SERVER", binary);
+        for server in &self.0 {
+            command.env(server.kind.url_variable, &server.url);
+            if let Some(programs) = &server.programs {
+                command.env(server.kind.programs_variable, programs);
+            }
         }
     }
 }
@@ -76,103 +43,127 @@ impl Servers {
 /// A Redis server of one's own, for a task that kills it or measures it.
 #[cfg(feature = "runs")]
 pub fn private_redis() -> Result<RedisServer> {
-    let binary =
-        redis_binary().or_else(install).ok_or("this needs `redis-server` on the PATH, or in REDIS_SERVER")?;
+    let binary = REDIS.programs().ok_or("this needs `redis-server` on the PATH, or in REDIS_SERVER")?;
     Ok(RedisServer::try_start(&binary, &[])?)
 }
 
-/// A container that is removed when this is dropped or this process is gone.
+/// What is to be known of a kind of server to provide one.
 #[derive(Debug)]
-struct Container {
-    id: String,
-    addr: SocketAddr,
-    _watchdog: Watchdog,
+struct Kind {
+    name: &'static str,
+    /// Tells a test where the server is; where it is set already, that server is taken.
+    url_variable: &'static str,
+    /// Tells a test how to start another one, which it may kill.
+    programs_variable: &'static str,
+    find: fn() -> Option<PathBuf>,
+    start: fn(&Path) -> io::Result<(Provider, SocketAddr)>,
+    image: &'static str,
+    port: u16,
+    /// For `docker run`, before the image.
+    options: &'static [&'static str],
+    /// For `docker run`, behind the image.
+    arguments: &'static [&'static str],
+    /// Succeeds in the container once the server is ready.
+    ready: &'static [&'static str],
+    url: fn(SocketAddr) -> String,
+    /// The package of Debian.
+    package: &'static str,
+    service: &'static str,
 }
 
-impl Container {
-    /// Starts a Redis server, if the daemon answers and has the image or can get it.
-    fn start() -> Option<Self> {
-        answer(Command::new("docker").args(["info", "--format", "{{.ServerVersion}}"]), DAEMON_TIMEOUT)?;
-        if answer(Command::new("docker").args(["image", "inspect", IMAGE]), DAEMON_TIMEOUT).is_none() {
-            println!("redis: pulling {IMAGE}, for at most {} s", PULL_TIMEOUT.as_secs());
-            answer(Command::new("docker").args(["pull", "--quiet", IMAGE]), PULL_TIMEOUT)?;
+const REDIS: Kind = Kind {
+    name: "redis",
+    url_variable: "REDIS_URL",
+    programs_variable: "REDIS_SERVER",
+    find: redis_binary,
+    start: |binary| {
+        let server = RedisServer::try_start(binary, &[])?;
+        let addr = server.addr();
+        Ok((Provider::Redis(server), addr))
+    },
+    image: "redis:7",
+    port: 6379,
+    options: &[],
+    arguments: &["redis-server", "--save", "", "--appendonly", "no"],
+    ready: &["redis-cli", "ping"],
+    url: |addr| format!("redis://{addr}/"),
+    package: "redis-server",
+    service: "redis-server",
+};
+
+const POSTGRES: Kind = Kind {
+    name: "postgres",
+    url_variable: "DATABASE_URL",
+    programs_variable: "POSTGRES_BIN",
+    find: postgres_programs,
+    start: |programs| {
+        let server = PostgresServer::try_start(programs, &[])?;
+        let addr = server.addr();
+        Ok((Provider::Postgres(server), addr))
+    },
+    image: "postgres:15",
+    port: 5432,
+    options: &["--env", "POSTGRES_HOST_AUTH_METHOD=trust"],
+    arguments: &["postgres", "-c", "fsync=off", "-c", "max_connections=200"],
+    // While the image sets up its data, a server answers that only listens inside.
+    ready: &["pg_isready", "--host", "127.0.0.1"],
+    url: |addr| format!("postgres://postgres@{addr}/postgres"),
+    package: "postgresql",
+    service: "postgresql",
+};
+
+impl Kind {
+    /// The programs of this machine, installed where that takes no question.
+    fn programs(&self) -> Option<PathBuf> {
+        (self.find)().or_else(|| {
+            install(self.name, &[self.package], self.service)?;
+            (self.find)()
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Server {
+    kind: &'static Kind,
+    url: String,
+    programs: Option<PathBuf>,
+    _provider: Provider,
+}
+
+#[expect(dead_code, reason = "held for what their drop does")]
+#[derive(Debug)]
+enum Provider {
+    Given,
+    Container(Container),
+    Redis(RedisServer),
+    Postgres(PostgresServer),
+}
+
+impl Server {
+    /// The one that the environment names; else Docker; else programs that are installed; else those that can be.
+    fn provide(kind: &'static Kind) -> Result<Self> {
+        let name = kind.name;
+        if let Some(url) = env::var(kind.url_variable).ok().filter(|url| !url.is_empty()) {
+            // Not the URL: it may hold a password.
+            println!("{name}: the one that {} names", kind.url_variable);
+            return Ok(Self { kind, url, programs: (kind.find)(), _provider: Provider::Given });
         }
-        let mut run = Command::new("docker");
-        run.args(["run", "--detach", "--rm", "--publish", "127.0.0.1::6379", IMAGE]);
-        run.args(["redis-server", "--save", "", "--appendonly", "no"]);
-        let id = answer(&mut run, PULL_TIMEOUT)?;
-        let _watchdog = Watchdog::new(&["docker", "rm", "--force", &id]).ok()?;
-        let mut container = Self { id, addr: SocketAddr::from(([127, 0, 0, 1], 0)), _watchdog };
-        let ports = answer(Command::new("docker").args(["port", &container.id, "6379/tcp"]), DAEMON_TIMEOUT)?;
-        container.addr = ports.lines().next()?.parse().ok()?;
-        wait_for(container.addr).then_some(container)
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        answer(Command::new("docker").args(["rm", "--force", &self.id]), DAEMON_TIMEOUT);
-    }
-}
-
-fn wait_for(addr: SocketAddr) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while Instant::now() < deadline {
-        let pong = Connection::open(addr, Duration::from_secs(1))
-            .and_then(|mut connection| connection.run(&["PING"]));
-        if pong.is_ok_and(|reply| !reply.is_error()) {
-            return true;
+        if let Some(container) = Container::start(kind) {
+            println!("{name}: {} in Docker", kind.image);
+            let url = (kind.url)(container.addr());
+            return Ok(Self {
+                kind,
+                url,
+                programs: kind.programs(),
+                _provider: Provider::Container(container),
+            });
         }
-        thread::sleep(Duration::from_millis(50));
-    }
-    false
-}
-
-/// Installs `redis-server` where that takes no question: as root, on a Debian.
-fn install() -> Option<PathBuf> {
-    if !rustix::process::geteuid().is_root() || !Path::new("/etc/debian_version").exists() {
-        return None;
-    }
-    println!("redis: installing redis-server, for at most {} s", INSTALL_TIMEOUT.as_secs());
-    let apt = |args: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive").args(args);
-        answer(&mut command, INSTALL_TIMEOUT)
-    };
-    apt(&["update"])?;
-    apt(&["install", "--yes", "--no-install-recommends", "redis-server"])?;
-    // The package starts a service at once; the tests use servers of their own.
-    let _ = answer(Command::new("service").args(["redis-server", "stop"]), DAEMON_TIMEOUT);
-    redis_binary()
-}
-
-/// What a command prints, if it succeeds in time. A command that does not is ended.
-fn answer(command: &mut Command, limit: Duration) -> Option<String> {
-    // A file, since a pipe that nobody reads blocks a command that prints much.
-    let output = tempfile::NamedTempFile::new().ok()?;
-    command.stdin(Stdio::null()).stdout(output.reopen().ok()?).stderr(Stdio::null());
-    let mut child = Guarded::spawn(command).ok()?;
-    let deadline = Instant::now() + limit;
-    while Instant::now() < deadline {
-        if let Some(status) = child.try_wait().ok()? {
-            let text = fs::read_to_string(output.path()).ok()?;
-            return status.success().then(|| text.trim().to_owned());
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_command_that_does_not_answer_is_ended() {
-        let start = Instant::now();
-        assert_eq!(answer(Command::new("sleep").arg("600"), Duration::from_millis(100)), None);
-        assert!(start.elapsed() < Duration::from_secs(5));
-        assert_eq!(answer(Command::new("echo").arg("yes"), DAEMON_TIMEOUT).as_deref(), Some("yes"));
-        assert_eq!(answer(&mut Command::new("false"), DAEMON_TIMEOUT), None);
+        let programs = kind.programs().ok_or_else(|| {
+            let (variable, package) = (kind.url_variable, kind.package);
+            format!("no {name}: set {variable} to one that tests may use, or install `{package}` or Docker")
+        })?;
+        let (provider, addr) = (kind.start)(&programs)?;
+        println!("{name}: {} at {addr}", programs.display());
+        Ok(Self { kind, url: (kind.url)(addr), programs: Some(programs), _provider: provider })
     }
 }

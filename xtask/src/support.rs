@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "the tests use what the tasks do not")]
 
+#[path = "../../tests/support/postgres.rs"]
+pub mod postgres;
 #[path = "../../tests/support/process.rs"]
 pub mod process;
 #[path = "../../tests/support/resp.rs"]

@@ -1,13 +1,15 @@
 //! One server, as both stores.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use highwater::{Error, Result, backend::StreamCapabilities};
 
+#[cfg(all(feature = "fred", not(feature = "redis-rs")))]
+use crate::client::Fred as DefaultClient;
 #[cfg(feature = "redis-rs")]
 use crate::client::RedisRs as DefaultClient;
 use crate::{
-    client::{Client, Command, CommandOf, Fault, Link, ValueOf},
+    client::{Command, CommandOf, Driver, Fault, Link, ValueOf},
     commands::{self, Build},
     error, reply,
     scripts::{Script, Scripts},
@@ -18,12 +20,14 @@ use crate::{
 ///
 /// Calls may run side by side. Commands share one connection; each read has its own while it runs, so that a blocked one
 /// holds up nothing, and dropping it closes the socket. A connection that broke fails the calls that were waiting on it; the
-/// next call makes a new one.
+/// next call makes a new one. Clones are cheap, and share all of this.
+///
+/// The parameter is the client: [`RedisRs`](crate::RedisRs) if its feature is on, else [`Fred`](crate::Fred).
 ///
 /// `Debug` shows the address and no password.
-pub struct Redis<C: Client = DefaultClient> {
-    pub(crate) link: Link<C>,
-    pub(crate) scripts: Scripts,
+pub struct Redis<D: Driver = DefaultClient> {
+    pub(crate) link: Arc<Link<D>>,
+    pub(crate) scripts: Arc<Scripts>,
     pub(crate) capabilities: StreamCapabilities,
     /// The longest that a reader of a group blocks.
     pub(crate) group_block_max: Duration,
@@ -61,12 +65,32 @@ impl Redis {
     }
 }
 
-impl<C: Client> Redis<C> {
-    pub(crate) async fn open(settings: Settings) -> Result<Self> {
+impl<D: Driver> Redis<D> {
+    /// Connects to a server by the client that the type names, with these settings.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "fred")]
+    /// # async fn example() -> highwater::Result<()> {
+    /// use highwater_redis::{Fred, Redis, Settings};
+    ///
+    /// let redis = Redis::<Fred>::open(Settings::new("redis://127.0.0.1:6379")).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`connect_with`](Redis::connect_with).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropping it closes the connection.
+    pub async fn open(settings: Settings) -> Result<Self> {
         settings.validate()?;
-        let link = Link::<C>::new(C::new(&settings)?, settings);
-        let scripts = Scripts::load(&link).await?;
+        let link = Arc::new(Link::<D>::new(settings)?);
+        // First, since it is short: a server that waits for a password cuts the connection at a long argument.
         let counts = counts_entries(&link).await?;
+        let scripts = Arc::new(Scripts::load(&link).await?);
         let capabilities = StreamCapabilities::none().with(true, counts, false);
         // Servers began to count entries and to wake the readers of a stream that goes in the same version.
         let group_block_max = if counts { commands::BLOCK_MAX } else { BLOCK_MAX_UNWOKEN };
@@ -83,23 +107,24 @@ impl<C: Client> Redis<C> {
         &self,
         script: Script,
         keys: &[&str],
-        arguments: impl Fn(&mut CommandOf<C>),
-    ) -> Result<ValueOf<C>, Fault> {
+        arguments: impl Fn(&mut CommandOf<D>),
+    ) -> Result<ValueOf<D>, Fault> {
         self.scripts.run(&self.link, script, keys, arguments).await
     }
 }
 
 /// Whether the server counts the entries that were ever added. It came with the optional arguments of `XSETID`.
-async fn counts_entries<C: Client>(link: &Link<C>) -> Result<bool> {
-    let command = CommandOf::<C>::new("COMMAND").with("INFO").with("XSETID");
-    let described = link.run(&command).await.map_err(error::reading("connect"))?;
-    // A negative arity means: at least this many arguments. Who may not ask does without the counts.
-    let arity = |value| {
-        let command = reply::list(value).ok()?.pop()?;
-        let arity = reply::list(command).ok()?.into_iter().nth(1)?;
-        reply::int(arity).ok()
-    };
-    Ok(arity(described).is_some_and(|arity| arity < 0))
+async fn counts_entries<D: Driver>(link: &Link<D>) -> Result<bool> {
+    // Within a script, since `fred` cannot read the reply in the third version of the protocol.
+    const ARITY: &str = "return redis.call('COMMAND', 'INFO', 'XSETID')[1][2]";
+    let command = CommandOf::<D>::new("EVAL").with(ARITY).number(0);
+    match link.run(None, &command).await {
+        // A negative arity means: at least this many arguments.
+        Ok(arity) => Ok(reply::int(arity).is_ok_and(|arity| arity < 0)),
+        // Who may not ask does without the counts.
+        Err(Fault::Server(text)) if !text.starts_with("NOAUTH") => Ok(false),
+        Err(fault) => Err(error::reading("connect")(fault)),
+    }
 }
 
 /// Refuses a limit of no entries, which servers read as all there is.
@@ -110,7 +135,13 @@ pub(crate) fn at_least_one(limit: usize) -> Result<()> {
     Ok(())
 }
 
-impl<C: Client> fmt::Debug for Redis<C> {
+impl<D: Driver> Clone for Redis<D> {
+    fn clone(&self) -> Self {
+        Self { link: self.link.clone(), scripts: self.scripts.clone(), ..*self }
+    }
+}
+
+impl<D: Driver> fmt::Debug for Redis<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Redis").field("link", &self.link).field("capabilities", &self.capabilities).finish()
     }

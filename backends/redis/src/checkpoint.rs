@@ -15,7 +15,7 @@ use highwater::{
 
 use crate::{
     backend::Redis,
-    client::{Client, Command, CommandOf, Fault, Value, ValueOf},
+    client::{Command, CommandOf, Driver, Fault, Value, ValueOf},
     commands::Build,
     error::{reading, writing},
     keys, reply,
@@ -24,19 +24,20 @@ use crate::{
 };
 
 #[async_trait]
-impl<C: Client> CheckpointBackend for Redis<C> {
+impl<D: Driver> CheckpointBackend for Redis<D> {
     fn name(&self) -> &'static str {
         "redis"
     }
 
     async fn load(&self, subscription: &Subscription) -> Result<Option<Checkpoint>> {
-        let command = CommandOf::<C>::new("HGETALL").with(keys::checkpoint(subscription));
-        let value = self.link.run(&command).await.map_err(reading("load"))?;
+        let command = CommandOf::<D>::new("HGETALL").with(keys::checkpoint(subscription));
+        let value = self.link.run(Some(subscription.stream.as_str()), &command).await;
         read_record(value, "load").map_err(|error| error.with("subscription", subscription))
     }
 
     async fn list(&self, stream: &StreamName) -> Result<Vec<(GroupName, Checkpoint)>> {
-        let groups = self.link.run(&CommandOf::<C>::new("SMEMBERS").with(keys::groups(stream))).await;
+        let on = Some(stream.as_str());
+        let groups = self.link.run(on, &CommandOf::<D>::new("SMEMBERS").with(keys::groups(stream))).await;
         let groups = groups.and_then(reply::list).map_err(|fault| of_record(fault, "list"))?;
         let no_name = |error: Error| unreadable().with_source(error).with("key", keys::groups(stream));
         let name = |value| {
@@ -51,8 +52,8 @@ impl<C: Client> CheckpointBackend for Redis<C> {
         let key = |group: &GroupName| {
             keys::checkpoint(&Subscription { stream: stream.clone(), group: group.clone() })
         };
-        let commands = groups.iter().map(|group| CommandOf::<C>::new("HGETALL").with(key(group))).collect();
-        let records = self.link.run_all(commands).await.map_err(reading("list"))?;
+        let commands = groups.iter().map(|group| CommandOf::<D>::new("HGETALL").with(key(group))).collect();
+        let records = self.link.run_all(on, commands).await.map_err(reading("list"))?;
         let mut found = Vec::with_capacity(groups.len());
         for (group, record) in groups.into_iter().zip(records) {
             let checkpoint = read_record(record, "list").map_err(|error| error.with("group", &group))?;
@@ -62,7 +63,7 @@ impl<C: Client> CheckpointBackend for Redis<C> {
     }
 
     async fn acquire(&self, request: &Acquire) -> Result<Acquired> {
-        let arguments = |command: &mut CommandOf<C>| {
+        let arguments = |command: &mut CommandOf<D>| {
             command.arg(request.owner.as_str().as_bytes());
             command.push_number(millis(request.ttl).min(NUMBER_MAX));
         };
@@ -83,7 +84,7 @@ impl<C: Client> CheckpointBackend for Redis<C> {
     }
 
     async fn advance(&self, request: &Advance) -> Result<Advanced> {
-        let arguments = |command: &mut CommandOf<C>| {
+        let arguments = |command: &mut CommandOf<D>| {
             command.push_number(request.epoch.0);
             command.arg(request.owner.as_str().as_bytes());
             push_position(command, &request.position);
@@ -105,7 +106,7 @@ impl<C: Client> CheckpointBackend for Redis<C> {
     }
 
     async fn reset(&self, request: &ResetCheckpoint) -> Result<Epoch> {
-        let arguments = |command: &mut CommandOf<C>| {
+        let arguments = |command: &mut CommandOf<D>| {
             command.arg(request.expected.map(|epoch| epoch.to_string()).unwrap_or_default().as_bytes());
             command.arg(if request.force { b"1" } else { b"0" });
             push_position(command, &request.position);
@@ -135,7 +136,7 @@ impl<C: Client> CheckpointBackend for Redis<C> {
     }
 }
 
-impl<C: Client> Redis<C> {
+impl<D: Driver> Redis<D> {
     async fn lease(
         &self,
         subscription: &Subscription,
@@ -143,7 +144,7 @@ impl<C: Client> Redis<C> {
         ttl: &str,
         operation: &'static str,
     ) -> Result<()> {
-        let arguments = |command: &mut CommandOf<C>| {
+        let arguments = |command: &mut CommandOf<D>| {
             command.push_number(epoch.0);
             command.arg(ttl.as_bytes());
         };
@@ -159,10 +160,14 @@ impl<C: Client> Redis<C> {
         script: Script,
         subscription: &Subscription,
         operation: &'static str,
-        arguments: impl Fn(&mut CommandOf<C>),
-    ) -> Result<Answer<ValueOf<C>>> {
-        let keys = [&*keys::checkpoint(subscription), &*keys::groups(&subscription.stream)];
-        let arguments = |command: &mut CommandOf<C>| {
+        arguments: impl Fn(&mut CommandOf<D>),
+    ) -> Result<Answer<ValueOf<D>>> {
+        let keys = [
+            &*keys::checkpoint(subscription),
+            &*keys::groups(&subscription.stream),
+            &*keys::settled(subscription),
+        ];
+        let arguments = |command: &mut CommandOf<D>| {
             command.arg(subscription.group.as_str().as_bytes());
             arguments(command);
         };
@@ -195,7 +200,7 @@ pub(crate) fn read_answer<V: Value>(value: V, operation: &'static str) -> Result
         }
         b"corrupt" => {
             // The record tells best what is wrong with it.
-            let read = parts.next().map_or(Ok(None), |record| read_record(record, operation));
+            let read = parts.next().map_or(Ok(None), |record| read_record(Ok(record), operation));
             Err(read.err().unwrap_or_else(unreadable))
         }
         _ => Err(missing()),
@@ -236,7 +241,7 @@ fn of_record(fault: Fault, operation: &'static str) -> Error {
     }
 }
 
-fn push_position(command: &mut impl Command, position: &Position) {
+pub(crate) fn push_position(command: &mut impl Command, position: &Position) {
     command.push_id(position.watermark);
     command.arg(position.ahead.encode().as_bytes());
     command.arg(position.ordinal.map(|ordinal| ordinal.to_string()).unwrap_or_default().as_bytes());
@@ -263,8 +268,8 @@ fn acquired<V: Value>(mut parts: impl Iterator<Item = V>) -> Result<Acquired> {
 }
 
 /// Reads a record. `None`: there is none, or it has no position yet since its owner never advanced it.
-fn read_record<V: Value>(value: V, operation: &'static str) -> Result<Option<Checkpoint>> {
-    let texts = reply::list(value).map_err(|fault| of_record(fault, operation))?;
+fn read_record<V: Value>(value: Result<V, Fault>, operation: &'static str) -> Result<Option<Checkpoint>> {
+    let texts = value.and_then(reply::list).map_err(|fault| of_record(fault, operation))?;
     if texts.is_empty() {
         return Ok(None);
     }

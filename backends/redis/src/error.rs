@@ -23,6 +23,11 @@ fn of(fault: Fault, unanswered: Outcome) -> Error {
             of_reply(&text).with_outcome(unanswered)
         }
         Fault::Server(text) => of_reply(&text),
+        Fault::Moved(text) => {
+            unavailable("the cluster moves the stream to another node, or its nodes do not agree where it is")
+                .with_source(text)
+        }
+        Fault::NoMaster => Error::invalid("the sentinels know no such master: correct `master` in the URL"),
         Fault::NotConnected(source) => with(
             unavailable("the server cannot be reached: is it running, and is the address right?"),
             source,
@@ -88,7 +93,7 @@ fn of_reply(text: &str) -> Error {
         "NOPERM" => (ErrorKind::Denied, NO_RIGHT),
         "DENIED" => (ErrorKind::Denied, "the server runs in protected mode: set a password"),
         "MOVED" | "ASK" | "CROSSSLOT" => {
-            (ErrorKind::Unsupported, "the server is a node of a cluster, which is not supported")
+            (ErrorKind::Unsupported, "the server is a node of a cluster: write `redis-cluster://` in the URL")
         }
         "NOPROTO" => (ErrorKind::Unsupported, "the server does not speak this version of the protocol"),
         _ => of_general(detail),
@@ -105,7 +110,8 @@ fn of_reply(text: &str) -> Error {
     }
 }
 
-const NO_RIGHT: &str = "the user may not do this, or not with this key: give it the right by `ACL SETUSER`";
+pub(crate) const NO_RIGHT: &str =
+    "the user may not do this, or not with this key: give it the right by `ACL SETUSER`";
 
 /// What an error reply is about, where it names it.
 fn subject<'a>(code: &str, detail: &'a str) -> Option<(&'static str, &'a str)> {
@@ -144,6 +150,8 @@ fn of_general(detail: &str) -> (ErrorKind, &'static str) {
         || says("wrong number of arg")
     {
         (ErrorKind::Unsupported, "the server does not know this command: use Redis 6.2 or later")
+    } else if says("cluster support disabled") {
+        (ErrorKind::Invalid, "the server is no node of a cluster: write `redis://` in the URL")
     } else if says("password") || says("operation not permitted") {
         (ErrorKind::Denied, "the server refused the user or the password: correct the URL")
     } else {
@@ -203,6 +211,7 @@ mod tests {
             ("ERR The stream has exhausted the last possible ID, unable to add more items", Invalid),
             ("ERR something new", Internal),
             ("MOVED 1 host:1", Unsupported),
+            ("ERR This instance has cluster support disabled", Invalid),
             ("", Internal),
         ] {
             let error = writing("test")(Fault::Server(text.to_owned()));

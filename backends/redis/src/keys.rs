@@ -11,11 +11,34 @@
 //! Behind the tag come kind, length of the stream's name, stream and group. The length is what keeps two pairs of stream and
 //! group from sharing a key, whatever characters they hold.
 
-use std::sync::OnceLock;
+use std::{borrow::Cow, sync::OnceLock};
 
 use highwater::{StreamName, Subscription};
 
-const SLOTS: u16 = 16384;
+/// How many there are.
+pub(crate) const SLOTS: u16 = 16384;
+
+/// What the names of our keys begin with. No effect may touch them.
+pub(crate) const OURS: &str = "highwater:{";
+
+/// A key for [effects](crate::Effects) that lies in the hash slot of a stream, whatever the stream is called.
+///
+/// ```
+/// use highwater::StreamName;
+/// use highwater_redis::key_beside;
+///
+/// assert_eq!(key_beside(&StreamName::new("orders")?, "totals"), "{orders}:totals");
+/// # Ok::<(), highwater::Error>(())
+/// ```
+#[must_use]
+pub fn key_beside(stream: &StreamName, name: &str) -> String {
+    format!("{{{}}}:{name}", tag(stream))
+}
+
+/// Whether a key lies in the slot of a stream.
+pub(crate) fn is_beside(stream: &StreamName, key: &str) -> bool {
+    slot(key) == slot(stream.as_str())
+}
 
 /// The key of a subscription's checkpoint.
 pub(crate) fn checkpoint(subscription: &Subscription) -> String {
@@ -25,6 +48,11 @@ pub(crate) fn checkpoint(subscription: &Subscription) -> String {
 /// The key of a group's heartbeats.
 pub(crate) fn heartbeats(subscription: &Subscription) -> String {
     of_group("heartbeats", subscription)
+}
+
+/// The key of what transactions have settled above the watermark.
+pub(crate) fn settled(subscription: &Subscription) -> String {
+    of_group("settled", subscription)
 }
 
 /// What the keys of the heartbeats of all groups of a stream begin with; the group follows.
@@ -44,16 +72,17 @@ fn of_group(kind: &str, subscription: &Subscription) -> String {
 
 fn of_stream(kind: &str, stream: &StreamName) -> String {
     let name = stream.as_str();
-    let number;
-    let tag = match hash_tag(name) {
-        Some(tag) => tag,
-        None if !name.contains('}') => name,
-        None => {
-            number = number_in_slot(slot(name)).to_string();
-            &number
-        }
-    };
-    format!("highwater:{{{tag}}}:{kind}:{}:{name}", name.len())
+    format!("{OURS}{}}}:{kind}:{}:{name}", tag(stream), name.len())
+}
+
+/// What stands in braces where the key is to have the slot of a stream.
+fn tag(stream: &StreamName) -> Cow<'_, str> {
+    let name = stream.as_str();
+    match hash_tag(name) {
+        Some(tag) => tag.into(),
+        None if !name.contains('}') => name.into(),
+        None => number_in_slot(slot(name)).to_string().into(),
+    }
 }
 
 /// The hash tag of a key, if it has one.
@@ -64,7 +93,7 @@ fn hash_tag(key: &str) -> Option<&str> {
 }
 
 /// The slot of a key, as a cluster computes it.
-fn slot(key: &str) -> u16 {
+pub(crate) fn slot(key: &str) -> u16 {
     crc16(hash_tag(key).unwrap_or(key).as_bytes()) % SLOTS
 }
 
@@ -110,9 +139,10 @@ mod tests {
         "{a}{b}", "ä{ö}ü", "a:b", "1:a", "}}{{",
     ];
 
-    fn every_key(stream: &str, group: &str) -> [String; 3] {
+    fn every_key(stream: &str, group: &str) -> [String; 4] {
         let subscription = Subscription::new(stream, group).unwrap();
-        [checkpoint(&subscription), heartbeats(&subscription), groups(&subscription.stream)]
+        let settled = settled(&subscription);
+        [checkpoint(&subscription), heartbeats(&subscription), groups(&subscription.stream), settled]
     }
 
     #[test]
@@ -128,6 +158,8 @@ mod tests {
             for key in every_key(&stream, "g}{") {
                 assert_eq!(slot(&key), slot(&stream), "{key} beside {stream}");
             }
+            let name = StreamName::new(&*stream).unwrap();
+            assert!(is_beside(&name, &key_beside(&name, "{}totals{x}")), "{stream}");
         }
     }
 
@@ -139,6 +171,7 @@ mod tests {
                 "highwater:{orders}:checkpoint:6:orders:billing",
                 "highwater:{orders}:heartbeats:6:orders:billing",
                 "highwater:{orders}:groups:6:orders",
+                "highwater:{orders}:settled:6:orders:billing",
             ]
         );
         assert_eq!(
@@ -162,8 +195,9 @@ mod tests {
         let mut seen = HashSet::new();
         for stream in names.clone() {
             for group in names.clone() {
-                let [checkpoint, heartbeats, _] = every_key(stream, group);
+                let [checkpoint, heartbeats, _, settled] = every_key(stream, group);
                 assert!(seen.insert(checkpoint) && seen.insert(heartbeats), "{stream} {group}");
+                assert!(seen.insert(settled), "{stream} {group}");
             }
             assert!(seen.insert(groups(&StreamName::new(stream).unwrap())), "{stream}");
         }

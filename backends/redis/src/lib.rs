@@ -33,6 +33,7 @@
 //! | --- | --- | --- |
 //! | `orders` | stream | the entries and the group, as the server keeps them |
 //! | `highwater:{orders}:checkpoint:6:orders:billing` | hash | the checkpoint, readable by people |
+//! | `highwater:{orders}:settled:6:orders:billing` | sorted set | what transactions settled above the watermark |
 //! | `highwater:{orders}:groups:6:orders` | set | the groups that have a checkpoint on the stream |
 //! | `highwater:{orders}:heartbeats:6:orders:billing` | hash | for each consumer its process and until when it counts as alive |
 //!
@@ -42,20 +43,30 @@
 
 mod backend;
 mod checkpoint;
+mod choice;
 mod client;
 mod commands;
+mod effects;
 mod error;
 mod keys;
-
 mod reply;
 mod scripts;
 mod settings;
 mod settle;
 mod stream;
+mod transaction;
 
+#[cfg(feature = "fred")]
+pub use crate::client::Fred;
 #[cfg(feature = "redis-rs")]
 pub use crate::client::RedisRs;
-pub use crate::{backend::Redis, settings::Settings};
+pub use crate::{
+    backend::Redis,
+    choice::{Client, connect, connect_with},
+    effects::Effects,
+    keys::key_beside,
+    settings::Settings,
+};
 
-#[cfg(not(feature = "redis-rs"))]
-compile_error!("highwater-redis needs a client: enable the feature `redis-rs`");
+#[cfg(not(any(feature = "redis-rs", feature = "fred")))]
+compile_error!("highwater-redis needs a client: enable the feature `redis-rs` or `fred`");

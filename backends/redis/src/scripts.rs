@@ -3,7 +3,7 @@
 use highwater::Result;
 
 use crate::{
-    client::{Client, Command, CommandOf, Fault, Link, Value, ValueOf},
+    client::{Command, CommandOf, Driver, Fault, Link, ValueOf},
     commands::Build,
     error, reply,
 };
@@ -15,6 +15,7 @@ pub(crate) enum Script {
     Acquire,
     Advance,
     Claim,
+    Effects,
     EnsureGroup,
     Heartbeat,
     Inspect,
@@ -24,21 +25,25 @@ pub(crate) enum Script {
     RemoveStream,
     Reset,
     Settle,
+    Settled,
     Trim,
 }
 
 const IDS: &str = include_str!("lua/ids.lua");
 const BEATS: &str = include_str!("lua/beats.lua");
+const BEFORE: &str = include_str!("lua/before.lua");
+const GROUP: &str = include_str!("lua/group.lua");
 const POSITION: &str = include_str!("lua/position.lua");
 const RECORD: &str = include_str!("lua/record.lua");
 
 impl Script {
     /// All of them, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Ack,
         Self::Acquire,
         Self::Advance,
         Self::Claim,
+        Self::Effects,
         Self::EnsureGroup,
         Self::Heartbeat,
         Self::Inspect,
@@ -48,6 +53,7 @@ impl Script {
         Self::RemoveStream,
         Self::Reset,
         Self::Settle,
+        Self::Settled,
         Self::Trim,
     ];
 
@@ -57,6 +63,16 @@ impl Script {
             Self::Acquire => &[IDS, RECORD, include_str!("lua/acquire.lua")],
             Self::Advance => &[IDS, RECORD, include_str!("lua/advance.lua")],
             Self::Claim => &[IDS, BEATS, include_str!("lua/claim.lua")],
+            Self::Effects => &[
+                IDS,
+                POSITION,
+                RECORD,
+                BEFORE,
+                GROUP,
+                include_str!("lua/integers.lua"),
+                include_str!("lua/foresee.lua"),
+                include_str!("lua/effects.lua"),
+            ],
             Self::EnsureGroup => &[IDS, include_str!("lua/ensure_group.lua")],
             Self::Heartbeat => &[IDS, BEATS, include_str!("lua/heartbeat.lua")],
             Self::Inspect => &[IDS, include_str!("lua/inspect.lua")],
@@ -65,17 +81,19 @@ impl Script {
             Self::RemoveGroup => &[include_str!("lua/remove_group.lua")],
             Self::RemoveStream => &[IDS, include_str!("lua/remove_stream.lua")],
             Self::Reset => &[IDS, RECORD, include_str!("lua/reset.lua")],
-            Self::Settle => &[IDS, POSITION, RECORD, include_str!("lua/settle.lua")],
+            Self::Settle => &[IDS, POSITION, RECORD, GROUP, include_str!("lua/settle.lua")],
+            Self::Settled => &[IDS, RECORD, BEFORE, include_str!("lua/settled.lua")],
             Self::Trim => &[include_str!("lua/trim.lua")],
         }
     }
 
     /// The text that is sent. With flags, a script is let through at the memory limit: what acks frees memory, and what
-    /// writes a checkpoint or a heartbeat writes little.
+    /// writes a checkpoint or a heartbeat writes little. What users write may be large, and waits for room.
     fn source(self, flags: bool) -> String {
         let header = match (flags, self) {
             (false, _) => "",
-            (true, Self::Inspect) => "#!lua flags=no-writes\n",
+            (true, Self::Inspect | Self::Settled) => "#!lua flags=no-writes\n",
+            (true, Self::Effects) => "#!lua\n",
             (true, _) => "#!lua flags=allow-oom\n",
         };
         header.to_owned() + &self.parts().join("\n")
@@ -92,7 +110,7 @@ pub(crate) struct Scripts {
 
 impl Scripts {
     /// Loads all scripts: with flags or, where the server does not know them, without.
-    pub(crate) async fn load<C: Client>(link: &Link<C>) -> Result<Self> {
+    pub(crate) async fn load<D: Driver>(link: &Link<D>) -> Result<Self> {
         if let Some(scripts) = Self::try_load(link, true).await? {
             return Ok(scripts);
         }
@@ -101,14 +119,16 @@ impl Scripts {
         Self::try_load(link, false).await?.ok_or_else(failed)
     }
 
-    async fn try_load<C: Client>(link: &Link<C>, flags: bool) -> Result<Option<Self>> {
+    async fn try_load<D: Driver>(link: &Link<D>, flags: bool) -> Result<Option<Self>> {
         let sources: Vec<_> = Script::ALL.iter().map(|script| script.source(flags)).collect();
-        let load = |source| CommandOf::<C>::new("SCRIPT").with("LOAD").with(source);
-        let replies =
-            link.run_all(sources.iter().map(load).collect()).await.map_err(error::reading("connect"))?;
+        let load = |source| CommandOf::<D>::new("SCRIPT").with("LOAD").with(source);
+        let replies = link
+            .run_all(None, sources.iter().map(load).collect())
+            .await
+            .map_err(error::reading("connect"))?;
         let mut digests = Vec::with_capacity(sources.len());
         for value in replies {
-            digests.push(match reply::string(value) {
+            digests.push(match value.and_then(reply::string) {
                 Ok(digest) => Some(digest),
                 // Servers without flags stumble over the first line.
                 Err(Fault::Server(text)) if text.contains("compiling script") => return Ok(None),
@@ -119,9 +139,9 @@ impl Scripts {
         if flags && digests.iter().all(Option::is_none) {
             // Who may not have scripts kept still finds out whether the server knows flags. Any other answer is for the
             // first call to meet.
-            let probe = CommandOf::<C>::new("EVAL").with("#!lua flags=no-writes\nreturn 1").number(0);
-            let value = link.run(&probe).await.map_err(error::reading("connect"))?;
-            if matches!(answer(value), Err(Fault::Server(text)) if text.contains("compiling script")) {
+            let probe = CommandOf::<D>::new("EVAL").with("#!lua flags=no-writes\nreturn 1").number(0);
+            let answer = link.run(None, &probe).await;
+            if matches!(answer, Err(Fault::Server(text)) if text.contains("compiling script")) {
                 return Ok(None);
             }
         }
@@ -129,15 +149,15 @@ impl Scripts {
     }
 
     /// Runs a script. If the server has lost it, which a restart, a failover or a flush does, its text is sent.
-    pub(crate) async fn run<C: Client>(
+    pub(crate) async fn run<D: Driver>(
         &self,
-        link: &Link<C>,
+        link: &Link<D>,
         script: Script,
         keys: &[&str],
-        arguments: impl Fn(&mut CommandOf<C>),
-    ) -> Result<ValueOf<C>, Fault> {
+        arguments: impl Fn(&mut CommandOf<D>),
+    ) -> Result<ValueOf<D>, Fault> {
         let command = |name, program: &str| {
-            let mut command = CommandOf::<C>::new(name).with(program).number(keys.len() as u64);
+            let mut command = CommandOf::<D>::new(name).with(program).number(keys.len() as u64);
             for key in keys {
                 command.arg(key.as_bytes());
             }
@@ -145,18 +165,13 @@ impl Scripts {
             command
         };
         if let Some(digest) = &self.digests[script as usize] {
-            match answer(link.run(&command("EVALSHA", digest)).await?) {
+            match link.run(keys.first().copied(), &command("EVALSHA", digest)).await {
                 Err(Fault::Server(text)) if text.starts_with("NOSCRIPT") => {}
                 answer => return answer,
             }
         }
-        answer(link.run(&command("EVAL", &self.sources[script as usize])).await?)
+        link.run(keys.first().copied(), &command("EVAL", &self.sources[script as usize])).await
     }
-}
-
-/// An error reply as an error, and anything else unopened.
-fn answer<V: Value>(value: V) -> Result<V, Fault> {
-    value.checked().map_err(Fault::Server)
 }
 
 #[cfg(test)]
@@ -188,7 +203,7 @@ mod tests {
     #[test]
     fn only_servers_that_know_flags_see_them() {
         for script in Script::ALL {
-            assert!(script.source(true).starts_with("#!lua flags="), "{script:?}");
+            assert!(script.source(true).starts_with("#!lua"), "{script:?}");
             assert!(!script.source(false).contains("#!"), "{script:?}");
         }
     }

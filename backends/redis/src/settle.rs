@@ -9,7 +9,7 @@ use highwater::{
 use crate::{
     backend::Redis,
     checkpoint::{Answer, read_answer, wrong_epoch},
-    client::{Client, Command, CommandOf, Fault},
+    client::{Command, CommandOf, Driver, Fault},
     commands::Build,
     error::writing,
     keys,
@@ -18,11 +18,11 @@ use crate::{
 };
 
 #[async_trait]
-impl<C: Client> AtomicSettle for Redis<C> {
+impl<D: Driver> AtomicSettle for Redis<D> {
     async fn settle(&self, request: &Settle) -> Result<Settled> {
         let subscription = &request.subscription;
         let ids = ascending(&request.ids);
-        let arguments = |command: &mut CommandOf<C>| {
+        let arguments = |command: &mut CommandOf<D>| {
             command.arg(subscription.group.as_str().as_bytes());
             command.push_number(request.epoch.0);
             command.arg(request.owner.as_str().as_bytes());
@@ -31,6 +31,7 @@ impl<C: Client> AtomicSettle for Redis<C> {
         let keys = [
             &*keys::checkpoint(subscription),
             &*keys::groups(&subscription.stream),
+            &*keys::settled(subscription),
             subscription.stream.as_str(),
         ];
         let value = self.script(Script::Settle, &keys, arguments).await.map_err(writing("settle"))?;

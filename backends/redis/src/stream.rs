@@ -15,7 +15,7 @@ use highwater::{
 
 use crate::{
     backend::{Redis, at_least_one},
-    client::{Client, Command, CommandOf, Fault, Value},
+    client::{Command, CommandOf, Driver, Fault, Value},
     commands::{self, Build},
     error::{reading, writing},
     keys, reply,
@@ -35,7 +35,7 @@ const TRIM_STEPS: u64 = 64;
 const IDS_MAX: usize = 1000;
 
 #[async_trait]
-impl<C: Client> StreamBackend for Redis<C> {
+impl<D: Driver> StreamBackend for Redis<D> {
     fn name(&self) -> &'static str {
         "redis"
     }
@@ -52,13 +52,13 @@ impl<C: Client> StreamBackend for Redis<C> {
             request.entries.iter().filter(sent).map(|entry| commands::xadd(stream, entry)).collect();
         let replies = match commands.is_empty() {
             true => Vec::new(),
-            false => self.link.run_all(commands).await.map_err(&error)?,
+            false => self.link.run_all(Some(stream), commands).await.map_err(&error)?,
         };
         let mut replies = replies.into_iter();
         let missing = Fault::Unreadable("a reply for each entry");
         let id = |entry| match is_empty(entry) {
             true => Err(Error::invalid("an entry needs at least one field")),
-            false => replies.next().ok_or(missing.clone()).and_then(reply::id).map_err(&error),
+            false => replies.next().unwrap_or(Err(missing.clone())).and_then(reply::id).map_err(&error),
         };
         Ok(request.entries.iter().map(id).collect())
     }
@@ -74,12 +74,12 @@ impl<C: Client> StreamBackend for Redis<C> {
             (TrimLimit::Len(len), Some(keep_from)) => return self.trim_to(stream, len, keep_from).await,
             _ => return Err(Error::new(ErrorKind::Unsupported, "this backend does not know this limit")),
         };
-        self.link.run(&command).await.and_then(reply::count).map_err(writing("trim"))
+        self.link.run(Some(stream), &command).await.and_then(reply::count).map_err(writing("trim"))
     }
 
     async fn inspect(&self, request: &Inspect) -> Result<Option<StreamState>> {
         let keys = [request.stream.as_str()];
-        let arguments = |command: &mut CommandOf<C>| {
+        let arguments = |command: &mut CommandOf<D>| {
             if let Some(group) = &request.group {
                 command.arg(group.as_str().as_bytes());
             }
@@ -94,7 +94,7 @@ impl<C: Client> StreamBackend for Redis<C> {
             return Ok(Vec::new());
         }
         let block = commands::blocks(request.block, commands::BLOCK_MAX);
-        let reply = self.link.read(&commands::xread(request, block), block).await;
+        let reply = self.link.read(request.stream.as_str(), &commands::xread(request, block), block).await;
         reply.and_then(reply::entries).map_err(reading("read"))
     }
 
@@ -102,7 +102,7 @@ impl<C: Client> StreamBackend for Redis<C> {
         // Servers read it as a signed number; a greater one than that cannot be true.
         let known = |ordinal: &u64| self.capabilities.counts_entries && i64::try_from(*ordinal).is_ok();
         let ordinal = request.ordinal.filter(known);
-        let arguments = |command: &mut CommandOf<C>| {
+        let arguments = |command: &mut CommandOf<D>| {
             command.arg(request.subscription.group.as_str().as_bytes());
             command.push_id(request.at);
             command.arg(ordinal.map(|ordinal| ordinal.to_string()).unwrap_or_default().as_bytes());
@@ -114,14 +114,15 @@ impl<C: Client> StreamBackend for Redis<C> {
 
     async fn read_group(&self, request: &ReadGroup) -> Result<Vec<Delivery>> {
         at_least_one(request.limit)?;
+        let stream = request.subscription.stream.as_str();
         let block = commands::blocks(request.block, self.group_block_max);
-        let reply = self.link.read(&commands::xreadgroup_new(request, block), block).await;
+        let reply = self.link.read(stream, &commands::xreadgroup_new(request, block), block).await;
         let deliveries = reply.and_then(reply::deliveries).map_err(writing("read_group"))?;
         if !deliveries.is_empty() || block.is_none() || self.wakes_readers() {
             return Ok(deliveries);
         }
         // This server lets a reader wait on when the stream goes: a read that does not block tells.
-        let reply = self.link.read(&commands::xreadgroup_new(request, None), None).await;
+        let reply = self.link.read(stream, &commands::xreadgroup_new(request, None), None).await;
         reply.and_then(reply::deliveries).map_err(writing("read_group"))
     }
 
@@ -131,14 +132,14 @@ impl<C: Client> StreamBackend for Redis<C> {
             return Ok(Vec::new());
         }
         let commands = vec![commands::xreadgroup_history(request), commands::xpending_of(request)];
-        let replies = self.link.read_all(commands).await;
+        let replies = self.link.read_all(request.subscription.stream.as_str(), commands).await;
         replies.and_then(pending_entries).map_err(writing("read_pending"))
     }
 
     async fn claim(&self, request: &Claim) -> Result<Claimed> {
         at_least_one(request.limit)?;
         let subscription = &request.subscription;
-        let arguments = |command: &mut CommandOf<C>| {
+        let arguments = |command: &mut CommandOf<D>| {
             command.arg(subscription.group.as_str().as_bytes());
             command.arg(request.consumer.as_str().as_bytes());
             command.push_id(request.from);
@@ -151,7 +152,7 @@ impl<C: Client> StreamBackend for Redis<C> {
     }
 
     async fn heartbeat(&self, request: &Heartbeat) -> Result<Beat> {
-        let arguments = |command: &mut CommandOf<C>| {
+        let arguments = |command: &mut CommandOf<D>| {
             command.arg(request.consumer.as_str().as_bytes());
             command.push_number(request.token.0);
             command.push_number(millis(request.ttl).min(NUMBER_MAX));
@@ -171,7 +172,7 @@ impl<C: Client> StreamBackend for Redis<C> {
 
     async fn ack(&self, request: &Ack) -> Result<Acked> {
         let ids = ascending(&request.ids);
-        let arguments = |command: &mut CommandOf<C>| {
+        let arguments = |command: &mut CommandOf<D>| {
             command.arg(request.subscription.group.as_str().as_bytes());
             push_ack(command, request.count, &ids);
         };
@@ -184,7 +185,7 @@ impl<C: Client> StreamBackend for Redis<C> {
 
     async fn leave(&self, request: &Leave) -> Result<Left> {
         let subscription = &request.subscription;
-        let arguments = |command: &mut CommandOf<C>| {
+        let arguments = |command: &mut CommandOf<D>| {
             command.arg(subscription.group.as_str().as_bytes());
             command.arg(request.consumer.as_str().as_bytes());
             command.push_number(request.token.0);
@@ -202,14 +203,15 @@ impl<C: Client> StreamBackend for Redis<C> {
                 if commands.is_empty() {
                     return Ok(0);
                 }
-                let replies = self.link.run_all(commands).await.map_err(writing("remove"))?;
-                let count = |sum, value| Ok(sum + reply::count(value)?);
+                let key = Some(stream.as_str());
+                let replies = self.link.run_all(key, commands).await.map_err(writing("remove"))?;
+                let count = |sum, reply: Result<_, Fault>| Ok(sum + reply.and_then(reply::count)?);
                 replies.into_iter().try_fold(0, count).map_err(writing("remove"))
             }
             Removal::Group(subscription) => self.remove_group(subscription).await,
             Removal::Stream(stream) => {
                 let prefix = keys::heartbeats_prefix(stream);
-                let arguments = |command: &mut CommandOf<C>| command.arg(prefix.as_bytes());
+                let arguments = |command: &mut CommandOf<D>| command.arg(prefix.as_bytes());
                 let reply = self.script(Script::RemoveStream, &[stream.as_str()], arguments).await;
                 reply.and_then(reply::count).map_err(writing("remove"))
             }
@@ -222,13 +224,13 @@ impl<C: Client> StreamBackend for Redis<C> {
     }
 }
 
-impl<C: Client> Redis<C> {
+impl<D: Driver> Redis<D> {
     /// Trims to a length but keeps all from an id on, in steps that leave the server time for others.
     async fn trim_to(&self, stream: &str, len: u64, keep_from: EntryId) -> Result<u64> {
         if keep_from == EntryId::ZERO {
             return Ok(0);
         }
-        let arguments = |command: &mut CommandOf<C>| {
+        let arguments = |command: &mut CommandOf<D>| {
             command.push_number(len.min(NUMBER_MAX));
             command.push_id(keep_from);
             command.push_number(TRIM_STEPS);
@@ -249,7 +251,7 @@ impl<C: Client> Redis<C> {
     }
 
     async fn remove_group(&self, subscription: &Subscription) -> Result<u64> {
-        let arguments = |command: &mut CommandOf<C>| command.arg(subscription.group.as_str().as_bytes());
+        let arguments = |command: &mut CommandOf<D>| command.arg(subscription.group.as_str().as_bytes());
         let keys = [subscription.stream.as_str(), &keys::heartbeats(subscription)];
         let reply = self.script(Script::RemoveGroup, &keys, arguments).await;
         reply.and_then(reply::count).map_err(writing("remove"))
@@ -327,13 +329,13 @@ fn group_state<V: Value>(value: V) -> Result<GroupState, Fault> {
     Ok(state)
 }
 
-fn pending_entries<V: Value>(replies: Vec<V>) -> Result<Vec<PendingEntry>, Fault> {
+fn pending_entries<V: Value>(replies: Vec<Result<V, Fault>>) -> Result<Vec<PendingEntry>, Fault> {
     let mut replies = replies.into_iter();
     let (Some(history), Some(counts)) = (replies.next(), replies.next()) else {
         return Err(Fault::Unreadable("two replies"));
     };
-    let entries = reply::history(history)?;
-    let counts: HashMap<EntryId, u64> = reply::delivery_counts(counts)?.into_iter().collect();
+    let entries = reply::history(history?)?;
+    let counts: HashMap<EntryId, u64> = reply::delivery_counts(counts?)?.into_iter().collect();
     // Without a count, somebody acked or claimed the entry between the two commands: it is not this consumer's any more.
     let pending = |(id, fields)| Some(PendingEntry::new(id, *counts.get(&id)?, fields));
     Ok(entries.into_iter().filter_map(pending).collect())

@@ -10,7 +10,8 @@ use proptest::{
 };
 
 use self::world::{Case, World, any_case};
-use super::tracker::Mutant;
+use super::tracker::{Admission, Mutant, Tracker};
+use crate::{EntryId, Position, SettledAhead};
 
 fn holds(case: Case, mutant: Option<Mutant>) -> Result<(), TestCaseError> {
     let mut world = World::new(case.clone(), mutant);
@@ -62,5 +63,37 @@ fn each_broken_tracker_is_caught() {
         let result = runner.run(&any_case(false), |case| holds(case, Some(mutant)));
         let Err(TestError::Fail(reason, _)) = result else { panic!("{mutant:?} was not caught: {result:?}") };
         assert!(reason.message().starts_with(guarantee), "{mutant:?}: {reason}");
+    }
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 2_000, failure_persistence: None, ..Config::default() })]
+
+    /// What a transaction is to store is where the tracker stands once its entries are settled.
+    #[test]
+    fn g9_the_position_after_a_chunk_is_the_one_that_settling_it_leads_to(
+        read in 1..40u64,
+        holes in proptest::collection::btree_set(1..60u64, 0..10),
+        top in proptest::option::of(20..60u64),
+        chunk in 1..20usize,
+        ordinal in proptest::option::of(Just(0)),
+    ) {
+        let id = |n| EntryId::new(n, 0);
+        let ahead = top.map_or_else(SettledAhead::default, |top| SettledAhead::new(id(top), holes.into_iter().map(id)));
+        let stored = Position::at(EntryId::ZERO).with_ahead(ahead).with_ordinal(ordinal);
+        let mut tracker = Tracker::new(stored.clone());
+        let new = (1..=read).map(id).filter(|&id| tracker.admit(id) == Admission::New).collect::<Vec<_>>();
+        let chunk = &new[..chunk.min(new.len())];
+        let foretold = tracker.position_after(chunk.iter().copied(), usize::MAX);
+        chunk.iter().for_each(|&id| tracker.settle(id));
+        // As a store keeps them: where no hole is left, the watermark is the top.
+        let kept = |position: Position| position.merged_into(&stored).unwrap_or_else(|| stored.clone());
+        let (foretold, reached) = (kept(foretold), kept(tracker.position(usize::MAX)));
+        prop_assert_eq!(&foretold.watermark, &reached.watermark);
+        for n in 1..=60 {
+            prop_assert_eq!(foretold.settles(id(n)), reached.settles(id(n)), "{}", n);
+        }
+        // Beyond what was read nothing is counted.
+        prop_assert!(foretold.ordinal == reached.ordinal || foretold.ordinal.is_none());
     }
 }

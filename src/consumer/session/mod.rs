@@ -1,5 +1,6 @@
 //! The shell around the machine: one loop that turns the world into events and carries the actions out.
 
+mod finished;
 mod intake;
 mod saves;
 mod status;
@@ -17,7 +18,7 @@ use super::{
     HandlerError,
     context::Context,
     keeper::{self, News},
-    lane::{Desk, Lanes},
+    lane::{Chunk, Desk, Lanes},
     ledger::{Held, Ledger, Save},
     machine::{Action, Event, Finished, Limits, Machine},
     observer::Observation,
@@ -29,7 +30,7 @@ use super::{
     tracker::Tracker,
 };
 use crate::{
-    Delivery, EntryId, Epoch, Error, ErrorKind, Position, Result,
+    EntryId, Epoch, Error, ErrorKind, Position, Result,
     backend::{Claim, Claimed},
     clock,
 };
@@ -227,7 +228,7 @@ impl<'a> Session<'a> {
                 }
                 self.act(Action::Read { limit: 1 });
             }
-            Woken::Finished(finished) => self.on_finished(finished),
+            Woken::Finished(finished) => return self.on_finished(finished),
             Woken::Time => self.feed(Event::Tick),
         }
         None
@@ -240,7 +241,7 @@ impl<'a> Session<'a> {
         let after = self.machine.counts();
         for (count, observation) in [
             (after.delivered - before.delivered, Observation::Delivered as fn(u64) -> Observation<'static>),
-            (after.skipped - before.skipped, Observation::Skipped),
+            (after.skipped + after.known - before.skipped - before.known, Observation::Skipped),
             (after.settled - before.settled, Observation::Settled),
             (after.retried - before.retried, Observation::Retried),
         ] {
@@ -271,7 +272,10 @@ impl<'a> Session<'a> {
             }
             Action::Start { key, deliveries } => {
                 self.desk.halt(false);
-                self.running.spawn(Arc::clone(self.lanes).run(key, deliveries, Arc::clone(&self.desk)));
+                let settles = self.lanes.settles();
+                let position = settles.then(|| self.machine.ledger().position_after(&deliveries)).flatten();
+                let chunk = Chunk { key, deliveries, epoch: self.epoch, position };
+                self.running.spawn(Arc::clone(self.lanes).run(chunk, Arc::clone(&self.desk)));
             }
             Action::Save(save) => self.save(save),
             Action::Exhausted { id, attempts, error } => self.fail(
@@ -285,16 +289,6 @@ impl<'a> Session<'a> {
             ),
             Action::Drained => self.drained = true,
         }
-    }
-
-    fn on_finished(&mut self, finished: Vec<Finished<HandlerError>>) {
-        for finished in &finished {
-            if let Finished::Failed { deliveries, error, .. } = finished {
-                let Some(Delivery { entry, attempt, .. }) = deliveries.first() else { continue };
-                tracing::warn!(id = %entry.id, attempt, count = deliveries.len(), %error, "the handler failed");
-            }
-        }
-        self.feed(Event::Finished(finished));
     }
 
     fn stop(&mut self) {
@@ -370,8 +364,8 @@ impl<'a> Session<'a> {
         self.report.delivered += counts.delivered;
         self.report.settled += counts.settled;
         self.report.retried += counts.retried;
-        self.report.skipped += counts.skipped;
-        self.report.abandoned += counts.delivered - counts.settled - counts.lapsed;
+        self.report.skipped += counts.skipped + counts.known;
+        self.report.abandoned += counts.delivered - counts.settled - counts.known - counts.lapsed;
         self.report.unsaved += self.machine.unsaved() as u64;
         self.running.abort_all();
         if self.count_open && self.drained {

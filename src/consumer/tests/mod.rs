@@ -5,6 +5,7 @@ mod ownership;
 mod resume;
 mod review;
 mod stop;
+mod transactional;
 
 use std::{
     sync::{Arc, Mutex},

@@ -1,8 +1,14 @@
-//! The seam between this crate and a driver: connect, send a command, send a pipeline. All else is written once, above it.
+//! The seam between this crate and a driver: connect, send a command, send a batch. All else is written once, above it.
 //!
 //! The traits are sealed: they are public so that [`Redis`](crate::Redis) can be generic over them, and not reachable.
 
+mod address;
+mod cluster;
+mod dialer;
+#[cfg(feature = "fred")]
+mod fred;
 mod link;
+mod pool;
 #[cfg(feature = "redis-rs")]
 mod redis_rs;
 
@@ -10,22 +16,24 @@ use std::{error::Error as StdError, fmt, sync::Arc};
 
 use bytes::Bytes;
 
+#[cfg(feature = "fred")]
+pub use fred::Fred;
 pub(crate) use link::{CommandOf, Link, ValueOf};
 #[cfg(feature = "redis-rs")]
 pub use redis_rs::RedisRs;
 
-use crate::settings::Settings;
+use address::{Login, Node};
 
 /// A driver.
-pub trait Client: fmt::Debug + Send + Sync + Sized + 'static {
+pub trait Driver: fmt::Debug + Send + Sync + Sized + 'static {
     /// A connection of this driver.
     type Connection: Connection;
 
-    /// Takes the address out of the settings. Does no I/O.
-    fn new(settings: &Settings) -> highwater::Result<Self>;
+    /// Takes what all connections have in common. Does no I/O.
+    fn new(login: &Login) -> highwater::Result<Self>;
 
     /// Makes a connection and authenticates. The caller bounds the time.
-    fn connect(&self) -> impl Future<Output = Result<Self::Connection, Fault>> + Send;
+    fn connect(&self, node: &Node) -> impl Future<Output = Result<Self::Connection, Fault>> + Send;
 }
 
 /// A connection. Clones share its socket, which closes when the last of them is dropped, also with replies outstanding.
@@ -37,6 +45,14 @@ pub trait Connection: Clone + Send + Sync + 'static {
     type Command: Command;
     /// A reply.
     type Value: Value;
+    /// Commands that are sent in one go.
+    type Batch: Send + Sync;
+
+    /// Puts commands together.
+    fn batch(commands: Vec<Self::Command>) -> Self::Batch;
+
+    /// What was put together.
+    fn commands(batch: &Self::Batch) -> impl Iterator<Item = &Self::Command> + Send;
 
     /// Sends a command and awaits its reply. An error reply is a value.
     fn send(&mut self, command: &Self::Command) -> impl Future<Output = Result<Self::Value, Fault>> + Send;
@@ -44,7 +60,7 @@ pub trait Connection: Clone + Send + Sync + 'static {
     /// Sends commands in one go and awaits a reply for each. Error replies are values.
     fn send_all(
         &mut self,
-        commands: Vec<Self::Command>,
+        batch: &Self::Batch,
     ) -> impl Future<Output = Result<Vec<Self::Value>, Fault>> + Send;
 }
 
@@ -93,6 +109,10 @@ pub enum Reply<V> {
 pub enum Fault {
     /// The server answered with an error: the code and the text behind it.
     Server(String),
+    /// The node of a cluster that was asked does not own the key, nor does the one that it named instead.
+    Moved(String),
+    /// The sentinels know no master of this name.
+    NoMaster,
     /// There was no connection, and none could be made. Nothing was sent.
     NotConnected(Option<Source>),
     /// The connection broke before the reply came.
@@ -112,3 +132,11 @@ pub enum Fault {
 
 /// The driver's error, for diagnostics.
 pub(crate) type Source = Arc<dyn StdError + Send + Sync>;
+
+/// The driver would panic without somebody who does the cryptography. If somebody else was faster, theirs is as good.
+#[cfg(feature = "tls")]
+fn install_cryptography() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        rustls::crypto::ring::default_provider().install_default().ok();
+    }
+}

@@ -1,4 +1,4 @@
--- KEYS: checkpoint, groups. ARGV: group, owner, time to live in ms.
+-- KEYS: checkpoint, groups, settled. ARGV: group, owner, time to live in ms.
 local record, err = load_record()
 if err then return err end
 local time = now()

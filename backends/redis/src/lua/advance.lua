@@ -1,4 +1,4 @@
--- KEYS: checkpoint, groups. ARGV: group, epoch, owner, watermark, ahead, ordinal, incarnation.
+-- KEYS: checkpoint, groups, settled. ARGV: group, epoch, owner, watermark, ahead, ordinal, incarnation.
 local record, err = load_record()
 err = err or check_epoch(record, ARGV[2])
 if err then return err end

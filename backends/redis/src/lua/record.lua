@@ -1,4 +1,5 @@
--- The checkpoint record: KEYS[1] is the hash, KEYS[2] the set of groups that have one.
+-- The checkpoint record: KEYS[1] is the hash, KEYS[2] the set of groups that have one, KEYS[3] the sorted set of what
+-- transactions have settled above the watermark.
 local VERSION = '1'
 
 local function is_name(name)
@@ -123,6 +124,19 @@ local function keep_ahead(record, new)
   new.full = new.ahead
 end
 
+-- An id at full width, so that ids sort as text.
+local function padded(id)
+  local ms, seq = parts(id)
+  return ('0'):rep(20 - #ms) .. ms .. '-' .. ('0'):rep(20 - #seq) .. seq
+end
+
+-- Forgets what transactions have settled up to the watermark. Without transactions there is nothing, and it is one look.
+local function prune(watermark)
+  if redis.call('TYPE', KEYS[3]).ok == 'zset' then
+    redis.call('ZREMRANGEBYLEX', KEYS[3], '-', '[' .. padded(watermark))
+  end
+end
+
 -- Merges a position into the record, by the rule of `Position::merged_into`, and writes it if that changed it.
 local function advance_record(record, new, owner, group)
   local time = now()
@@ -148,5 +162,6 @@ local function advance_record(record, new, owner, group)
   for _, name in ipairs({ 'watermark', 'ahead', 'ordinal', 'incarnation' }) do record[name] = new[name] end
   record.owner, record.updated_at = owner, text(time)
   write_record(record, group)
+  prune(record.watermark)
   return true, record.watermark
 end

@@ -1,4 +1,5 @@
--- KEYS: checkpoint, groups. ARGV: group, expected epoch or nothing, whether to force, watermark, ahead, ordinal, incarnation.
+-- KEYS: checkpoint, groups, settled. ARGV: group, expected epoch or nothing, whether to force, watermark, ahead, ordinal,
+-- incarnation.
 local record, err = load_record()
 if err then return err end
 local time = now()
@@ -11,4 +12,5 @@ local new = new_record(time)
 new.epoch = increment(epoch)
 new.watermark, new.ahead, new.ordinal, new.incarnation = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 write_record(new, ARGV[1])
+redis.call('DEL', KEYS[3])
 return { 'ok', new.epoch }

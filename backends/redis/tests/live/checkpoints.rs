@@ -5,9 +5,8 @@ use std::{sync::Arc, time::Duration};
 use highwater::{
     EntryId, Epoch, ErrorKind, IdRange, Incarnation, Position, Result, SettledAhead, backend::*,
 };
-use highwater_redis::Redis;
 
-use crate::server::*;
+use crate::{Redis, server::*};
 
 const KEY: &str = "highwater:{s}:checkpoint:1:s:g";
 const LONG: Duration = Duration::from_secs(600);

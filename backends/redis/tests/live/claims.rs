@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use highwater::{EntryId, ErrorKind, Position, backend::*};
-use highwater_redis::Redis;
 
-use crate::server::*;
+use crate::{Redis, server::*};
 
 const LONG: Duration = Duration::from_secs(600);
 

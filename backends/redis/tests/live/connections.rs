@@ -3,10 +3,10 @@
 use std::{error::Error as _, sync::Arc, time::Duration};
 
 use highwater::{Epoch, ErrorKind, Outcome, Position, Retry, backend::*};
-use highwater_redis::{Redis, Settings};
+use highwater_redis::Settings;
 use tokio::net::TcpListener;
 
-use crate::server::*;
+use crate::{Redis, server::*};
 
 fn block(wait: Duration) -> ReadGroup {
     ReadGroup::new(subscription(), name("c"), 10).block(wait)
@@ -62,7 +62,7 @@ async fn a_blocked_read_holds_up_nothing_and_ends_with_an_entry() {
 async fn a_read_that_waits_longer_than_a_command_may_take_is_no_error() {
     let server = Server::start().await;
     let settings = Settings::new(server.url()).response_timeout(Duration::from_millis(200));
-    let redis = Redis::connect_with(settings).await.unwrap();
+    let redis = Redis::open(settings).await.unwrap();
     filled(&redis, 0).await;
     assert!(redis.read_group(&block(Duration::from_millis(700))).await.unwrap().is_empty());
     let wait = Read::new(stream("s"), id(0), 1).block(Duration::from_millis(700));
@@ -129,7 +129,7 @@ async fn without_a_server_calls_fail_fast_and_say_that_nothing_happened() {
             "{error:?}"
         );
     }
-    let connect = Redis::connect(server.url()).await.unwrap_err();
+    let connect = connect(server.url()).await.unwrap_err();
     assert_eq!(connect.kind(), ErrorKind::Unavailable);
 }
 
@@ -139,7 +139,7 @@ async fn a_silent_server_is_found_by_the_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());
     let settings = Settings::new(url).connect_timeout(Duration::from_millis(300));
-    let error = Redis::connect_with(settings).await.unwrap_err();
+    let error = Redis::open(settings).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::NotApplied));
 }
 
@@ -171,7 +171,7 @@ async fn g18_a_password_is_checked_and_never_shown() {
     let port = server.port();
     let right = format!("redis://:hunter2secret@127.0.0.1:{port}");
     let wrong = format!("redis://:hunter2wrong@127.0.0.1:{port}");
-    let redis = Redis::connect(right.clone()).await.unwrap();
+    let redis = connect(right.clone()).await.unwrap();
     redis.load(&subscription()).await.unwrap();
     assert!(!format!("{redis:?}").contains("hunter2"), "{redis:?}");
     assert!(format!("{redis:?}").contains(&port.to_string()), "{redis:?}");
@@ -179,13 +179,13 @@ async fn g18_a_password_is_checked_and_never_shown() {
     let bad = "redis://user:hunter2@[bad".to_owned();
     let kinds = [(wrong, ErrorKind::Denied), (absent, ErrorKind::Denied), (bad, ErrorKind::Invalid)];
     for (url, kind) in kinds {
-        let error = Redis::connect(url).await.unwrap_err();
+        let error = connect(url).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error:?}");
         let source = error.source().map(ToString::to_string).unwrap_or_default();
         assert!(!format!("{error} {error:?} {source}").contains("hunter2"), "{error:?}");
     }
     server.raw_with(&right).await.run::<()>("ACL SETUSER reader on >pw ~* +@all -xadd").await;
-    let reader = Redis::connect(format!("redis://reader:pw@127.0.0.1:{port}")).await.unwrap();
+    let reader = connect(format!("redis://reader:pw@127.0.0.1:{port}")).await.unwrap();
     let append = Append::new(stream("s"), vec![NewEntry::new(fields("v"))]);
     let results = reader.append(&append).await.unwrap();
     assert_eq!(results[0].as_ref().unwrap_err().kind(), ErrorKind::Denied);
@@ -228,6 +228,10 @@ async fn a_read_only_replica_is_unavailable() {
             .kind(),
     ];
     assert_eq!(errors, [ErrorKind::Unavailable; 4]);
+    // Where the name of the server points elsewhere by now, only a new connection gets there.
+    let raw = server.raw().await;
+    let clients: String = raw.run("CLIENT LIST").await;
+    assert_eq!(clients.lines().count(), 1, "no connection to what became a replica is kept: {clients}");
 }
 
 #[tokio::test]

@@ -7,8 +7,10 @@ use std::{
 };
 
 use highwater::{ConsumerName, Delivery, EntryId, Fields, Position, StreamName, Subscription, backend::*};
-use highwater_redis::{Redis, Settings};
+use highwater_redis::Settings;
 use tempfile::TempDir;
+
+use crate::Redis;
 
 pub(crate) struct Server {
     process: Child,
@@ -33,10 +35,29 @@ impl Server {
         panic!("no server came up");
     }
 
+    /// A sentinel that watches a master, under the name `m`, and asks for the password `watch`.
+    pub(crate) async fn sentinel_of(master: &Self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let conf = dir.path().join("sentinel.conf");
+        let text = format!(
+            "requirepass watch\nsentinel sentinel-pass watch\nsentinel monitor m 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds m 500\nsentinel failover-timeout m 2000\n",
+            master.port
+        );
+        std::fs::write(&conf, text).unwrap();
+        Self::start_with(&[conf.to_str().unwrap(), "--sentinel"]).await
+    }
+
     fn spawn(port: u16, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let program = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+        // A file of settings comes first.
+        let (file, options) = match options {
+            [file, rest @ ..] if !file.starts_with("--") => (Some(file), rest),
+            options => (None, options),
+        };
         let process = Command::new(program)
+            .args(file)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(["--dir", dir.path().to_str().unwrap(), "--unixsocket", "socket"])
             .args(options)
@@ -73,12 +94,12 @@ impl Server {
     }
 
     pub(crate) async fn backend(&self) -> Redis {
-        Redis::connect(self.url()).await.unwrap()
+        connect(self.url()).await.unwrap()
     }
 
     pub(crate) async fn impatient(&self) -> Redis {
         let settings = Settings::new(self.url()).block_slack(Duration::from_millis(300));
-        Redis::connect_with(settings.response_timeout(Duration::from_secs(1))).await.unwrap()
+        Redis::open(settings.response_timeout(Duration::from_secs(1))).await.unwrap()
     }
 
     pub(crate) async fn raw(&self) -> Raw {
@@ -157,6 +178,10 @@ pub(crate) async fn eventually(condition: impl AsyncFn() -> bool) {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), check).await.expect("the condition comes true");
+}
+
+pub(crate) async fn connect(url: impl Into<String>) -> highwater::Result<Redis> {
+    Redis::open(Settings::new(url)).await
 }
 
 pub(crate) fn id(ms: u64) -> EntryId {

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use highwater::{Epoch, ErrorKind, Position, SettledAhead, backend::*};
-use highwater_redis::Redis;
 
-use crate::server::*;
+use crate::{Redis, server::*};
 
 async fn settle(redis: &Redis, epoch: u64, of: impl IntoIterator<Item = u64>) -> highwater::Result<Settled> {
     redis.settle(&Settle::new(subscription(), ids(of), Epoch(epoch), name("c")).count(true)).await

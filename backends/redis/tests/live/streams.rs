@@ -5,7 +5,6 @@ use std::time::Duration;
 use highwater::{
     EntryId, ErrorKind, Fields, Outcome, Position, Retry, SettledAhead, Subscription, backend::*,
 };
-use highwater_redis::Redis;
 
 use crate::server::*;
 
@@ -13,7 +12,7 @@ use crate::server::*;
 async fn bytes_come_back_as_they_went_in() {
     let server = Server::start().await;
     for url in [server.url(), server.url() + "?protocol=resp3", server.socket()] {
-        let redis = Redis::connect(url.clone()).await.unwrap();
+        let redis = connect(url.clone()).await.unwrap();
         let odd: Fields = [(&b"a"[..], &b"1"[..]), (b"a", b"2"), (b"", b""), (b"\xff\0\r\n", b"\xfe")]
             .into_iter()
             .collect();

@@ -140,3 +140,25 @@ async fn g6_what_comes_again_while_its_ack_is_on_its_way_is_acked_again() {
     stop.send(()).unwrap();
     run.await.unwrap().unwrap();
 }
+
+/// Found by the model: the new group knew nothing of the consumer until its keeper came round again.
+#[tokio::test(start_paused = true)]
+async fn g13_who_reads_from_a_group_that_another_one_created_is_known_to_live() {
+    let memory = Memory::new();
+    append(&memory, 1).await;
+    let (recorder, _never) = Recorder::until(usize::MAX);
+    let reading = builder(&memory, Ownership::Shared).build().unwrap();
+    let name = reading.name().clone();
+    let running = tokio::spawn(reading.run(recorder.clone(), std::future::pending::<()>()));
+    until("it is settled", async || watermark(&memory).await.is_some_and(|w| w.ms == 1)).await;
+    memory.remove(&Removal::Group(subscription())).await.unwrap();
+    let at = memory.load(&subscription()).await.unwrap().unwrap().position;
+    memory.ensure_group(&EnsureGroup::new(subscription(), &at)).await.unwrap();
+    append(&memory, 1).await;
+    until("it reads from the new group", async || recorder.seen().len() == 2).await;
+    // Another process under its name is refused only where the group knows that it lives.
+    let stranger = Heartbeat::new(subscription(), name, Token(0), Duration::from_secs(3));
+    let beat = memory.heartbeat(&stranger).await;
+    assert_eq!(beat.unwrap_err().kind(), crate::ErrorKind::Busy);
+    running.abort();
+}

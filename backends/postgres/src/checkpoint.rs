@@ -1,0 +1,144 @@
+//! PostgreSQL as a checkpoint store.
+
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use highwater::{
+    Checkpoint, Epoch, Error, ErrorKind, GroupName, Result, StreamName, Subscription,
+    backend::{
+        Acquire, Acquired, Advance, Advanced, CheckpointBackend, Grant, Release, Renew, ResetCheckpoint,
+    },
+};
+use sqlx::postgres::PgRow;
+
+use crate::{
+    Postgres, error,
+    record::{self, Record, WIDTH},
+    sql::Guard,
+};
+
+/// How often a statement is sent that finds no record and cannot create one. A second time is enough, unless records are
+/// removed all the time.
+const RACES_MAX: u32 = 8;
+
+#[async_trait]
+impl CheckpointBackend for Postgres {
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    async fn load(&self, subscription: &Subscription) -> Result<Option<Checkpoint>> {
+        let rows = self.lanes().read(subscription, self.sql().load(subscription)).await?;
+        match rows.first() {
+            Some(row) => Ok(Record::of(row, subscription)?.and_then(Record::into_checkpoint)),
+            None => Ok(None),
+        }
+    }
+
+    async fn list(&self, stream: &StreamName) -> Result<Vec<(GroupName, Checkpoint)>> {
+        let mut checkpoints = Vec::new();
+        for row in self.lanes().read(stream, self.sql().list(stream.as_str())).await? {
+            let Some(record) = Record::read(&row, stream)? else { continue };
+            let group = GroupName::new(&record.group).map_err(|cause| {
+                Error::new(ErrorKind::Corrupt, "a name in the checkpoint is not valid")
+                    .with_source(cause)
+                    .with("stream", stream)
+            })?;
+            checkpoints.extend(record.into_checkpoint().map(|checkpoint| (group, checkpoint)));
+        }
+        Ok(checkpoints)
+    }
+
+    async fn acquire(&self, request: &Acquire) -> Result<Acquired> {
+        self.write(&request.subscription, &self.sql().acquire(request), |row, record| {
+            let issued = record::text(row, WIDTH)?.and_then(|epoch| epoch.parse().ok());
+            Ok(match (issued, record) {
+                (Some(epoch), record) => {
+                    let position = record.as_ref().and_then(Record::position).cloned();
+                    Some(Acquired::Owned(Grant::new(Epoch(epoch), position)))
+                }
+                (None, Some(Record { lease: Some(lease), .. })) => {
+                    Some(Acquired::held(lease.owner, lease.remaining))
+                }
+                (None, _) => None,
+            })
+        })
+        .await
+    }
+
+    async fn renew(&self, request: &Renew) -> Result<()> {
+        let epoch = request.epoch;
+        self.write(&request.subscription, &self.sql().renew(request), |_, record| {
+            Record::expect(record.as_ref(), epoch).map(Some)
+        })
+        .await
+    }
+
+    async fn release(&self, request: &Release) -> Result<()> {
+        let epoch = request.epoch;
+        self.write(&request.subscription, &self.sql().release(request), |_, record| {
+            Record::expect(record.as_ref(), epoch).map(Some)
+        })
+        .await
+    }
+
+    async fn advance(&self, request: &Advance) -> Result<Advanced> {
+        let prune = self.prunes().load(Ordering::Relaxed);
+        let sql = self.sql().advance(request, &Guard::Alone, prune);
+        self.write(&request.subscription, &sql, |row, record| {
+            Record::check(record.as_ref(), request.epoch)?;
+            let moved = record::truth(row, WIDTH)?;
+            match record::id(row, WIDTH + 1)? {
+                Some(watermark) => Ok(Some(Advanced::new(moved, watermark))),
+                None if moved => Ok(Some(Advanced::new(true, request.position.watermark))),
+                None => Ok(None),
+            }
+        })
+        .await
+    }
+
+    async fn reset(&self, request: &ResetCheckpoint) -> Result<Epoch> {
+        self.write(&request.subscription, &self.sql().reset(request), |row, record| {
+            if let Some(issued) = record::text(row, WIDTH)?.and_then(|epoch| epoch.parse().ok()) {
+                return Ok(Some(Epoch(issued)));
+            }
+            let stored = record.as_ref().map_or(Epoch(0), Record::epoch);
+            if let Some(expected) = request.expected.filter(|expected| *expected != stored) {
+                return Err(Error::fenced(expected, stored));
+            }
+            let Some(lease) = record.and_then(|record| record.lease) else { return Ok(None) };
+            let error = Error::new(
+                ErrorKind::Busy,
+                "somebody owns the subscription: stop it first, wait until its lease runs out, or use `force`",
+            );
+            Err(match &lease.owner {
+                Some(owner) => error.with("owner", owner),
+                None => error,
+            })
+        })
+        .await
+    }
+
+    async fn close(&self) {
+        self.shut().await;
+    }
+}
+
+impl Postgres {
+    /// Sends a statement until its answer says what became of it: the first time, unless another one creates the record at
+    /// that instant.
+    async fn write<T>(
+        &self,
+        of: &Subscription,
+        sql: &str,
+        read: impl Fn(&PgRow, Option<Record>) -> Result<Option<T>>,
+    ) -> Result<T> {
+        for _ in 0..RACES_MAX {
+            let row = record::last(self.lanes().write(of, sql.to_owned()).await?)?;
+            if let Some(answer) = read(&row, Record::of(&row, of)?)? {
+                return Ok(answer);
+            }
+        }
+        Err(error::raced())
+    }
+}

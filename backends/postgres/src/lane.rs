@@ -1,0 +1,214 @@
+//! The connections, and the tasks that own them.
+//!
+//! A statement on a connection must not be dropped half-way, and the pool's connections cannot be trusted: one whose `BEGIN`
+//! was dropped comes back with the transaction open, and what is written on it then is lost. So no connection is borrowed by a
+//! caller's future. Each lane is a task with a connection that it has cleaned; statements go there through a queue, and a
+//! caller that goes away leaves only an answer that nobody reads.
+
+use std::{
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use highwater::{Outcome, Result};
+use sqlx::{AssertSqlSafe, Connection, PgPool, Postgres, pool::PoolConnection, postgres::PgRow};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use crate::error;
+
+/// How many requests wait in a lane before callers wait to get in.
+const QUEUE_MAX: usize = 1024;
+
+/// A statement that somebody waits for.
+struct Job {
+    sql: String,
+    /// What is known about it if it was sent and not answered.
+    unanswered: Outcome,
+    reply: oneshot::Sender<Result<Vec<PgRow>>>,
+}
+
+pub(crate) struct Lanes {
+    queues: Vec<mpsc::Sender<Job>>,
+    closed: watch::Sender<bool>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Lanes {
+    pub(crate) fn start(pool: &PgPool, count: usize, patience: Duration) -> Self {
+        let closed = watch::Sender::new(false);
+        let mut tasks = Vec::with_capacity(count);
+        let queues = (0..count)
+            .map(|_| {
+                let (queue, jobs) = mpsc::channel(QUEUE_MAX);
+                let lane = Lane { pool: pool.clone(), patience, conn: None };
+                tasks.push(tokio::spawn(lane.run(jobs, closed.subscribe())));
+                queue
+            })
+            .collect();
+        Self { queues, closed, tasks: Mutex::new(tasks) }
+    }
+
+    /// Runs one statement that changes nothing. Those of one key are run in order.
+    pub(crate) async fn read(&self, key: &impl Hash, sql: String) -> Result<Vec<PgRow>> {
+        self.run(key, sql, Outcome::NotApplied).await
+    }
+
+    /// Runs one statement that takes effect entirely or not at all, also if the caller goes away.
+    pub(crate) async fn write(&self, key: &impl Hash, sql: String) -> Result<Vec<PgRow>> {
+        self.run(key, sql, Outcome::Unknown).await
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
+    pub(crate) async fn close(&self) {
+        self.closed.send_replace(true);
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            // A task that panicked has let go of its connection as well.
+            let _ = task.await;
+        }
+    }
+
+    async fn run(&self, key: &impl Hash, sql: String, unanswered: Outcome) -> Result<Vec<PgRow>> {
+        if self.is_closed() {
+            return Err(error::closed());
+        }
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
+        let lane = usize::try_from(hash % self.queues.len() as u64).unwrap_or_default();
+        let (reply, answer) = oneshot::channel();
+        let job = Job { sql, unanswered, reply };
+        self.queues[lane].send(job).await.map_err(|_| error::closed())?;
+        answer.await.unwrap_or_else(|_| Err(error::closed().with_outcome(unanswered)))
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        self.closed.send_replace(true);
+    }
+}
+
+struct Lane {
+    pool: PgPool,
+    patience: Duration,
+    conn: Option<PoolConnection<Postgres>>,
+}
+
+impl Lane {
+    async fn run(mut self, mut jobs: mpsc::Receiver<Job>, mut closed: watch::Receiver<bool>) {
+        let pool_closed = self.pool.close_event();
+        tokio::pin!(pool_closed);
+        loop {
+            let job = tokio::select! {
+                biased;
+                () = until_closed(&mut closed), if !jobs.is_closed() => {
+                    // What is in the queue already is still done.
+                    jobs.close();
+                    continue;
+                }
+                // The pool waits for this connection before it is closed.
+                () = &mut pool_closed, if !jobs.is_closed() => {
+                    jobs.close();
+                    continue;
+                }
+                job = jobs.recv() => job,
+            };
+            let Some(job) = job else { return };
+            if job.reply.is_closed() {
+                continue;
+            }
+            let answer = self.attempt(&job).await;
+            // The caller may have gone away.
+            let _ = job.reply.send(answer);
+        }
+    }
+
+    async fn attempt(&mut self, job: &Job) -> Result<Vec<PgRow>> {
+        let mut conn = match self.conn.take() {
+            Some(conn) => conn,
+            None => clean(&self.pool, self.patience, None).await?,
+        };
+        let statement = sqlx::raw_sql(AssertSqlSafe(job.sql.as_str())).fetch_all(&mut *conn);
+        match timeout(self.patience, statement).await {
+            Ok(Ok(rows)) => {
+                self.conn = Some(conn);
+                Ok(rows)
+            }
+            Ok(Err(cause)) => {
+                // After an error among several statements a transaction may be open.
+                if error::spares_the_connection(&cause) && !job.sql.starts_with("BEGIN") {
+                    self.conn = Some(conn);
+                } else {
+                    discard(conn);
+                }
+                Err(error::translate(&cause, job.unanswered))
+            }
+            Err(_) => {
+                discard(conn);
+                Err(error::timed_out(job.unanswered))
+            }
+        }
+    }
+}
+
+/// Completes when the store is closed.
+async fn until_closed(closed: &mut watch::Receiver<bool>) {
+    // An error says that the sender is gone, and the store with it.
+    let _ = closed.wait_for(|closed| *closed).await;
+}
+
+/// A connection of the pool with no transaction open on it, or with this one, which `BEGIN` begins.
+pub(crate) async fn clean(
+    pool: &PgPool,
+    patience: Duration,
+    begin: Option<&str>,
+) -> Result<PoolConnection<Postgres>> {
+    // Silent where there is nothing to end, as a lone `ROLLBACK` is not.
+    let cleaning = "BEGIN; ROLLBACK";
+    let mut dirty = 0;
+    loop {
+        let mut conn = acquire(pool, patience).await?;
+        let ready = async {
+            match begin {
+                Some(begin) => {
+                    let sql = AssertSqlSafe(format!("{cleaning}; {begin}"));
+                    // It stays begun, and the driver knows it: a nested `begin` is a savepoint.
+                    conn.begin_with(sql).await.map(std::mem::forget)
+                }
+                None => sqlx::raw_sql(cleaning).execute(&mut *conn).await.map(drop),
+            }
+        };
+        let cause = match timeout(patience, ready).await {
+            Ok(Ok(())) => return Ok(conn),
+            Ok(Err(cause)) => cause,
+            Err(_) => {
+                discard(conn);
+                return Err(error::timed_out(Outcome::NotApplied));
+            }
+        };
+        discard(conn);
+        if !error::is_dirty(&cause) || dirty > pool.options().get_max_connections() {
+            return Err(error::translate_connect(&cause));
+        }
+        dirty += 1;
+    }
+}
+
+async fn acquire(pool: &PgPool, patience: Duration) -> Result<PoolConnection<Postgres>> {
+    match timeout(patience, pool.acquire()).await {
+        Ok(conn) => conn.map_err(|cause| error::translate_connect(&cause)),
+        Err(_) => Err(error::no_connection()),
+    }
+}
+
+/// Closes a connection at once. Given back, it would keep its place in the pool until the server answers.
+pub(crate) fn discard(conn: PoolConnection<Postgres>) {
+    drop(conn.detach());
+}

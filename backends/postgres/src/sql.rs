@@ -1,0 +1,299 @@
+//! The statements. Each is one, and answers in any case: with the record as it stood, and what became of it.
+//!
+//! They share a form. The record is locked and read first, as it stands now and not as it stood when the statement began;
+//! what to write is decided from that; and the answer has both. Where there is no record one is inserted. If another one
+//! inserts it at the same instant, neither is seen: the caller then repeats the statement.
+
+use highwater::{
+    Epoch, Position, Subscription,
+    backend::{Acquire, Advance, Release, Renew, ResetCheckpoint, Settlement},
+    checkpoint::RECORD_VERSION,
+    clock::millis,
+};
+
+use crate::{
+    Settings, codec,
+    codec::{bounded, bytes, interval, optional, optional_bytes, text},
+    record::COLUMNS,
+    schema::Names,
+};
+
+/// The time of a change, as precise as it is read back.
+const AT: &str = "date_trunc('milliseconds', clock_timestamp())";
+
+/// What must hold besides the epoch for a statement to write: nothing, or that it is in a transaction that we began.
+#[derive(Debug, Clone)]
+pub(crate) enum Guard {
+    /// The statement is a transaction of its own.
+    Alone,
+    /// It is the last but one statement of the transaction that was begun with this token.
+    In(String),
+    /// It is part of a transaction of the caller.
+    Within,
+}
+
+/// Writes statements.
+#[derive(Debug)]
+pub(crate) struct Sql {
+    pub(crate) names: Names,
+    lock_ms: u64,
+    commit_ms: u64,
+}
+
+impl Sql {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            names: Names::new(settings),
+            lock_ms: millis(settings.lock_timeout()),
+            commit_ms: millis(settings.commit_timeout),
+        }
+    }
+
+    pub(crate) fn load(&self, of: &Subscription) -> String {
+        let table = &self.names.checkpoint;
+        format!(
+            "SELECT {COLUMNS} FROM (SELECT c.*, clock_timestamp() AS now FROM {table} AS c WHERE {}) AS p",
+            key("c", of)
+        )
+    }
+
+    pub(crate) fn list(&self, stream: &str) -> String {
+        let table = &self.names.checkpoint;
+        format!(
+            "SELECT {COLUMNS} FROM (SELECT c.*, clock_timestamp() AS now FROM {table} AS c WHERE c.stream = {}) AS p \
+             ORDER BY p.grp",
+            text(stream)
+        )
+    }
+
+    pub(crate) fn acquire(&self, request: &Acquire) -> String {
+        let (table, of, owner) =
+            (&self.names.checkpoint, &request.subscription, text(request.owner.as_str()));
+        let until = format!("clock_timestamp() + {}", interval(request.ttl));
+        format!(
+            "WITH {locked}, \
+             upd AS (UPDATE {table} AS c SET epoch = p.epoch + 1, lease_owner = {owner}, lease_until = {until} \
+             FROM prev AS p WHERE {key} AND p.version = {RECORD_VERSION} \
+             AND (p.lease_until IS NULL OR p.lease_until <= p.now OR p.lease_owner = {owner}) RETURNING c.epoch), \
+             {ins} \
+             SELECT {COLUMNS}, coalesce((SELECT epoch FROM upd), (SELECT epoch FROM ins))::text FROM {answer}",
+            locked = self.locked(of, "FOR UPDATE", &Guard::Alone),
+            key = key("c", of),
+            ins = self.insert(
+                of,
+                "epoch, ahead, ahead_top, ahead_hole, lease_owner, lease_until",
+                &format!("1, '', '', '', {owner}, {until}"),
+                "true",
+            ),
+            answer = ANSWER,
+        )
+    }
+
+    pub(crate) fn renew(&self, request: &Renew) -> String {
+        let until = format!("clock_timestamp() + {}", interval(request.ttl));
+        self.lease(&request.subscription, request.epoch, &format!("lease_until = {until}"))
+    }
+
+    pub(crate) fn release(&self, request: &Release) -> String {
+        self.lease(&request.subscription, request.epoch, "lease_until = NULL")
+    }
+
+    fn lease(&self, of: &Subscription, epoch: Epoch, set: &str) -> String {
+        let table = &self.names.checkpoint;
+        format!(
+            "WITH {locked}, \
+             upd AS (UPDATE {table} AS c SET {set} FROM prev AS p WHERE {key} AND {allowed} RETURNING 1) \
+             SELECT {COLUMNS}, (SELECT count(*) FROM upd)::text FROM {ANSWER}",
+            locked = self.locked(of, "FOR NO KEY UPDATE", &Guard::Alone),
+            key = key("c", of),
+            allowed = allowed(epoch),
+        )
+    }
+
+    /// Several statements: the second one sees what transactions settled that the first one waited for.
+    pub(crate) fn reset(&self, request: &ResetCheckpoint) -> String {
+        let (table, settled) = (&self.names.checkpoint, &self.names.settled);
+        let of = &request.subscription;
+        let columns = "watermark, ahead, ahead_top, ahead_hole, ordinal, incarnation, owner, updated_at";
+        let values = format!("{}, NULL::text, {AT}", position(&request.position));
+        let stored = request.expected.map_or("true".into(), |e| format!("p.epoch = {}", bounded(e.0)));
+        let absent = request.expected.is_none_or(|e| e == Epoch(0));
+        let force = request.force;
+        format!(
+            "BEGIN; WITH {locked} SELECT 1 FROM prev; WITH {locked}, \
+             upd AS (UPDATE {table} AS c SET epoch = p.epoch + 1, lease_owner = NULL, lease_until = NULL, \
+             ({columns}) = ROW({values}) FROM prev AS p WHERE {key} AND p.version = {RECORD_VERSION} AND {stored} \
+             AND ({force} OR p.lease_until IS NULL OR p.lease_until <= p.now) RETURNING c.id, c.epoch), \
+             gone AS (DELETE FROM {settled} AS s USING upd WHERE s.checkpoint = upd.id), \
+             {ins} \
+             SELECT {COLUMNS}, coalesce((SELECT epoch FROM upd), (SELECT epoch FROM ins))::text FROM {ANSWER}; COMMIT",
+            locked = self.locked(of, "FOR UPDATE", &Guard::Alone),
+            key = key("c", of),
+            ins = self.insert(of, &format!("epoch, {columns}"), &format!("1, {values}"), &absent.to_string()),
+        )
+    }
+
+    /// Moves the record by the rule of [`Position::merged_into`]. `prune`: drops what transactions have settled at or below
+    /// the watermark.
+    pub(crate) fn advance(&self, request: &Advance, guard: &Guard, prune: bool) -> String {
+        let (table, of, epoch) = (&self.names.checkpoint, &request.subscription, request.epoch);
+        let owner = text(request.owner.as_str());
+        let columns = "watermark, ahead, ahead_top, ahead_hole, ordinal, incarnation";
+        let given = position(&request.position);
+        let pruned = if prune {
+            let settled = &self.names.settled;
+            format!(
+                "pruned AS (DELETE FROM {settled} AS s USING next AS n WHERE s.checkpoint = n.id AND s.entry <= n.watermark), "
+            )
+        } else {
+            String::new()
+        };
+        format!(
+            "WITH {locked}, \
+             given ({columns}) AS (VALUES ({given})), \
+             way AS (SELECT p.id, \
+             coalesce((g.watermark, g.ahead_top) < (p.watermark, p.ahead_top), false) AS back, \
+             p.ahead_top > g.watermark AND p.ahead_top > g.ahead_top AS keep, \
+             p.ahead_top > g.watermark AND p.ahead_top > g.ahead_top AND p.ahead_hole <= g.watermark AS jump \
+             FROM prev AS p, given AS g WHERE {allowed} AND {guarded}), \
+             next AS MATERIALIZED (SELECT p.id, NOT w.back AS ahead_of, \
+             CASE WHEN w.back THEN p.watermark WHEN w.jump THEN p.ahead_top ELSE g.watermark END AS watermark, \
+             CASE WHEN w.jump THEN '' WHEN w.keep THEN p.ahead ELSE g.ahead END AS ahead, \
+             CASE WHEN w.jump THEN '' WHEN w.keep THEN p.ahead_top ELSE g.ahead_top END AS ahead_top, \
+             CASE WHEN w.jump THEN '' WHEN w.keep THEN p.ahead_hole ELSE g.ahead_hole END AS ahead_hole, \
+             CASE WHEN NOT w.jump THEN coalesce(g.ordinal, CASE WHEN g.watermark = p.watermark THEN p.ordinal END) END \
+             AS ordinal, coalesce(g.incarnation, p.incarnation) AS incarnation \
+             FROM prev AS p, given AS g, way AS w), \
+             upd AS (UPDATE {table} AS c SET ({columns}) = ROW(n.watermark, n.ahead, n.ahead_top, n.ahead_hole, n.ordinal, \
+             n.incarnation), owner = {owner}, updated_at = {AT} FROM next AS n, prev AS p WHERE {key} AND n.ahead_of \
+             AND (n.watermark, n.ahead, n.ordinal, n.incarnation) IS DISTINCT FROM \
+             (p.watermark, p.ahead, p.ordinal, p.incarnation) RETURNING 1), \
+             {pruned}{ins} \
+             SELECT {COLUMNS}, (EXISTS (SELECT FROM upd) OR EXISTS (SELECT FROM ins))::text, \
+             encode((SELECT n.watermark FROM next AS n), 'hex'), EXISTS (SELECT FROM ins)::text, \
+             {guarded}::text, {xid} FROM {ANSWER}",
+            locked = self.locked(of, "FOR NO KEY UPDATE", guard),
+            allowed = allowed(epoch),
+            guarded = guarded(guard),
+            key = key("c", of),
+            ins = self.insert(
+                of,
+                &format!("epoch, {columns}, owner, updated_at"),
+                &format!("0, {given}, {owner}, {AT}"),
+                &format!("{} AND {}", epoch == Epoch(0), guarded(guard)),
+            ),
+            xid = xid(guard),
+        )
+    }
+
+    /// Settles entries each by itself. The record is locked against an advance, which would prune what says that an entry was
+    /// settled before, and against a new epoch.
+    pub(crate) fn settle_each(&self, request: &Settlement, guard: &Guard) -> String {
+        let (settled, of) = (&self.names.settled, &request.subscription);
+        format!(
+            "WITH {locked}, {ins}, \
+             target AS (SELECT p.id, coalesce(p.watermark, '') AS watermark FROM prev AS p WHERE {allowed} AND {guarded} \
+             UNION ALL SELECT i.id, '' FROM ins AS i), \
+             given AS MATERIALIZED (SELECT unnest({ids}) AS entry), \
+             added AS (INSERT INTO {settled} (checkpoint, entry) SELECT t.id, g.entry FROM target AS t, given AS g \
+             WHERE g.entry > t.watermark ORDER BY g.entry ON CONFLICT DO NOTHING RETURNING entry) \
+             SELECT {COLUMNS}, \
+             (SELECT string_agg(encode(g.entry, 'hex'), ' ' ORDER BY g.entry) FROM given AS g LEFT JOIN added AS a \
+             ON a.entry = g.entry WHERE a.entry IS NULL), \
+             NULL::text, EXISTS (SELECT FROM ins)::text, {guarded}::text, {xid} FROM {ANSWER}",
+            locked = self.locked(of, "FOR SHARE", guard),
+            ins = self.insert(
+                of,
+                "epoch, ahead, ahead_top, ahead_hole",
+                "0, '', '', ''",
+                &format!("{} AND {}", request.epoch == Epoch(0), guarded(guard)),
+            ),
+            allowed = allowed(request.epoch),
+            guarded = guarded(guard),
+            ids = codec::array(&request.ids),
+            xid = xid(guard),
+        )
+    }
+
+    /// The record, and which of the entries a transaction has settled.
+    pub(crate) fn settled(&self, request: &Settlement) -> String {
+        let (table, settled) = (&self.names.checkpoint, &self.names.settled);
+        format!(
+            "SELECT {COLUMNS}, (SELECT string_agg(encode(s.entry, 'hex'), ' ') FROM {settled} AS s \
+             WHERE s.checkpoint = p.id AND s.entry = ANY ({ids})) \
+             FROM (SELECT c.*, clock_timestamp() AS now FROM {table} AS c WHERE {key}) AS p",
+            ids = codec::array(&request.ids),
+            key = key("c", &request.subscription),
+        )
+    }
+
+    /// The beginning of a statement: waits for the record, and reads it as `prev`.
+    fn locked(&self, of: &Subscription, lock: &str, guard: &Guard) -> String {
+        let table = &self.names.checkpoint;
+        // They last until the transaction ends; alone, that is the statement.
+        let mut limits = format!("set_config('lock_timeout', '{}ms', true)", self.lock_ms);
+        if !matches!(guard, Guard::Alone) {
+            let ms = self.commit_ms;
+            limits += &format!(", set_config('idle_in_transaction_session_timeout', '{ms}ms', true)");
+        }
+        format!(
+            "limits AS MATERIALIZED (SELECT {limits}), \
+             held AS MATERIALIZED (SELECT c.* FROM limits, {table} AS c WHERE {key} {lock} OF c), \
+             prev AS MATERIALIZED (SELECT h.*, clock_timestamp() AS now FROM held AS h)",
+            key = key("c", of),
+        )
+    }
+
+    /// Inserts the record where there is none and the condition holds.
+    fn insert(&self, of: &Subscription, columns: &str, values: &str, condition: &str) -> String {
+        let table = &self.names.checkpoint;
+        format!(
+            "ins AS (INSERT INTO {table} (stream, grp, version, {columns}) \
+             SELECT {stream}, {grp}, {RECORD_VERSION}, {values} \
+             WHERE {condition} AND NOT EXISTS (SELECT FROM prev) ON CONFLICT DO NOTHING RETURNING id, epoch)",
+            stream = text(of.stream.as_str()),
+            grp = text(of.group.as_str()),
+        )
+    }
+}
+
+/// One row, with the record as it stood if there was one.
+const ANSWER: &str = "(SELECT) AS one LEFT JOIN prev AS p ON true";
+
+fn key(row: &str, of: &Subscription) -> String {
+    format!("{row}.stream = {} AND {row}.grp = {}", text(of.stream.as_str()), text(of.group.as_str()))
+}
+
+fn allowed(epoch: Epoch) -> String {
+    format!("p.version = {RECORD_VERSION} AND p.epoch = {}", bounded(epoch.0))
+}
+
+fn guarded(guard: &Guard) -> String {
+    match guard {
+        Guard::In(token) => {
+            format!("(current_setting('highwater.transaction', true) IS NOT DISTINCT FROM '{token}')")
+        }
+        Guard::Alone | Guard::Within => "true".into(),
+    }
+}
+
+fn xid(guard: &Guard) -> &'static str {
+    match guard {
+        Guard::Within => "pg_current_xact_id()::text",
+        Guard::Alone | Guard::In(_) => "NULL::text",
+    }
+}
+
+/// A position as the columns from `watermark` to `incarnation`.
+fn position(position: &Position) -> String {
+    let ahead = &position.ahead;
+    [
+        bytes(position.watermark),
+        text(&ahead.encode()),
+        optional_bytes(ahead.top()),
+        optional_bytes(ahead.holes().last().map(|hole| hole.last)),
+        position.ordinal.map_or_else(|| "NULL::numeric".into(), |ordinal| format!("{ordinal}::numeric")),
+        optional(position.incarnation.as_ref().map(|incarnation| incarnation.as_str())),
+    ]
+    .join(", ")
+}

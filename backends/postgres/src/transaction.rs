@@ -1,0 +1,259 @@
+//! PostgreSQL as a transactional store: the handler's writes and the advance in one transaction.
+
+use std::{
+    collections::HashSet,
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use highwater::{
+    EntryId, Error, ErrorKind, Outcome, Result,
+    backend::{Advance, Committed, Settlement, TransactionalCheckpoint},
+    clock::random,
+};
+use sqlx::{
+    AssertSqlSafe, PgConnection,
+    pool::PoolConnection,
+    postgres::{PgRow, PgTransactionManager},
+};
+use sqlx_core::transaction::TransactionManager;
+use tokio::{runtime::Handle, time::timeout};
+
+use crate::{
+    Postgres, Shared, codec, error, lane,
+    record::{self, Record, WIDTH},
+    sql::{Guard, Sql},
+};
+
+/// How often a statement is sent that finds no record and cannot create one.
+const RACES_MAX: u32 = 8;
+
+/// A transaction that is open: what a handler writes to.
+///
+/// It is a connection, so `&mut *tx` goes where sqlx takes an executor, and `tx.begin()` makes a savepoint. It cannot be
+/// committed by the one who holds it: that is done together with the advance. A handler that ends it all the same, by a
+/// `COMMIT` or `ROLLBACK` of its own, fails. Dropping it rolls it back.
+///
+/// ```no_run
+/// use highwater::{ConsumerName, EntryId, Epoch, Subscription, backend::*};
+///
+/// # async fn example(postgres: highwater_postgres::Postgres) -> Result<(), Box<dyn std::error::Error>> {
+/// let orders = Subscription::new("orders", "billing")?;
+/// let mut tx = postgres.begin().await?;
+/// sqlx::query("INSERT INTO invoices (amount) VALUES ($1)").bind(7).execute(&mut *tx).await?;
+/// let settlement = Settlement::each(orders, Epoch(0), ConsumerName::unique(), vec![EntryId::new(1, 0)]);
+/// match postgres.commit(tx, &settlement).await? {
+///     Committed::AlreadySettled(ids) => println!("nothing was written: {ids:?} were settled before"),
+///     _ => println!("the invoice is written, and the entry is settled"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Tx {
+    conn: Option<PoolConnection<sqlx::Postgres>>,
+    /// Kept by the server as long as the transaction is open: so it is known whether it still is.
+    token: String,
+    patience: Duration,
+    runtime: Handle,
+}
+
+impl Tx {
+    fn take(&mut self) -> PoolConnection<sqlx::Postgres> {
+        self.conn.take().expect("it is there until the transaction ends, which takes `self`")
+    }
+}
+
+impl Deref for Tx {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        self.conn.as_ref().expect("it is there until the transaction ends, which takes `self`")
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.conn.as_mut().expect("it is there until the transaction ends, which takes `self`")
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            self.runtime.spawn(roll_back(conn, self.patience));
+        }
+    }
+}
+
+impl fmt::Debug for Tx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tx").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl TransactionalCheckpoint for Postgres {
+    type Tx = Tx;
+
+    async fn begin(&self) -> Result<Tx> {
+        if self.lanes().is_closed() {
+            return Err(error::closed());
+        }
+        // In a task of its own: a `BEGIN` that is dropped half-way leaves the connection in a transaction that nobody knows of.
+        let shared = Arc::clone(&self.shared);
+        let opening = self.shared.runtime.spawn(async move { shared.open().await });
+        opening.await.unwrap_or_else(|_| Err(error::closed()))
+    }
+
+    async fn settled(&self, tx: &mut Tx, request: &Settlement) -> Result<Vec<EntryId>> {
+        let sql = self.sql().settled(request);
+        let statement = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut **tx);
+        let rows = timeout(self.patience(), statement).await;
+        let rows = rows.map_err(|_| error::timed_out(Outcome::NotApplied))?;
+        let rows = rows.map_err(|cause| error::translate_in_transaction(&cause))?;
+        match rows.first() {
+            Some(row) => Settled::already(row, Record::of(row, &request.subscription)?.as_ref(), request),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn commit(&self, tx: Tx, request: &Settlement) -> Result<Committed> {
+        let (shared, request) = (Arc::clone(&self.shared), request.clone());
+        let ending = self.shared.runtime.spawn(async move { shared.end(tx, &request).await });
+        ending.await.unwrap_or_else(|_| Err(error::closed().with_outcome(Outcome::Unknown)))
+    }
+}
+
+impl Shared {
+    async fn open(&self) -> Result<Tx> {
+        let token = format!("{:016x}", random());
+        let begin = format!("BEGIN; SELECT set_config('highwater.transaction', '{token}', true)");
+        let patience = self.settings.response_timeout;
+        let conn = lane::clean(&self.pool, patience, Some(&begin)).await?;
+        Ok(Tx { conn: Some(conn), token, patience, runtime: self.runtime.clone() })
+    }
+
+    async fn end(&self, mut tx: Tx, request: &Settlement) -> Result<Committed> {
+        // An error from here on drops the transaction, which rolls it back.
+        let patience = tx.patience;
+        if PgTransactionManager::get_transaction_depth(&tx) != 1 {
+            return Err(Error::new(
+                ErrorKind::Handler,
+                "the handler left a savepoint open: commit what `begin` returned, or drop it",
+            ));
+        }
+        let guard = Guard::In(tx.token.clone());
+        let settling = settle(&self.sql, &mut tx, request, &guard);
+        let settled =
+            timeout(patience, settling).await.map_err(|_| error::timed_out(Outcome::NotApplied))??;
+        if !settled.before.is_empty() {
+            return Ok(Committed::AlreadySettled(settled.before));
+        }
+        let mut conn = tx.take();
+        match timeout(patience, PgTransactionManager::commit(&mut conn)).await {
+            Ok(Ok(())) => {
+                self.prunes.fetch_or(request.position.is_none(), Ordering::Relaxed);
+                Ok(Committed::done(settled.watermark))
+            }
+            Ok(Err(cause)) => {
+                lane::discard(conn);
+                Err(error::translate_commit(&cause))
+            }
+            Err(_) => {
+                lane::discard(conn);
+                Err(error::timed_out(Outcome::Unknown))
+            }
+        }
+    }
+}
+
+/// Gives the connection back without the transaction, or closes it.
+async fn roll_back(mut conn: PoolConnection<sqlx::Postgres>, patience: Duration) {
+    let ending = async {
+        while PgTransactionManager::get_transaction_depth(&conn) > 0 {
+            PgTransactionManager::rollback(&mut conn).await?;
+        }
+        Ok::<_, sqlx::Error>(())
+    };
+    if !matches!(timeout(patience, ending).await, Ok(Ok(()))) {
+        lane::discard(conn);
+    }
+}
+
+/// What became of a settlement in a transaction that is still open.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    /// These were settled before: it must not be committed.
+    pub(crate) before: Vec<EntryId>,
+    pub(crate) watermark: Option<EntryId>,
+    pub(crate) transaction: Option<String>,
+}
+
+/// Settles entries in a transaction. It is the last statement before the commit, so that an error of any before it, which
+/// PostgreSQL would turn a commit into a rollback for, is noticed here.
+pub(crate) async fn settle(
+    sql: &Sql,
+    conn: &mut PgConnection,
+    request: &Settlement,
+    guard: &Guard,
+) -> Result<Settled> {
+    if request.ids.is_empty() || !request.ids.is_sorted_by(|a, b| a < b) {
+        return Err(Error::invalid("a settlement has at least one entry, and they ascend"));
+    }
+    let of = &request.subscription;
+    let statement = match request.position.clone() {
+        Some(position) => {
+            let advance = Advance::new(of.clone(), request.epoch, position, request.owner.clone());
+            sql.advance(&advance, guard, false)
+        }
+        None => sql.settle_each(request, guard),
+    };
+    for _ in 0..RACES_MAX {
+        let rows = sqlx::raw_sql(AssertSqlSafe(statement.as_str())).fetch_all(&mut *conn).await;
+        let row = record::last(rows.map_err(|cause| error::translate_in_transaction(&cause))?)?;
+        if let Some(settled) = Settled::read(&row, request)? {
+            return Ok(settled);
+        }
+    }
+    Err(error::raced())
+}
+
+impl Settled {
+    /// Reads the answer; `None` if another one created the record at the same instant.
+    fn read(row: &PgRow, request: &Settlement) -> Result<Option<Self>> {
+        if !record::truth(row, WIDTH + 3)? {
+            return Err(Error::new(
+                ErrorKind::Handler,
+                "the handler ended the transaction: leave COMMIT and ROLLBACK to the consumer",
+            ));
+        }
+        let record = Record::of(row, &request.subscription)?;
+        Record::check(record.as_ref(), request.epoch)?;
+        if record.is_none() && !record::truth(row, WIDTH + 2)? {
+            return Ok(None);
+        }
+        let (before, watermark) = match &request.position {
+            Some(position) => {
+                let stored = record.as_ref().and_then(Record::position);
+                let settles = |id: &EntryId| stored.is_some_and(|stored| stored.settles(*id));
+                let before = request.ids.iter().copied().filter(settles).collect();
+                (before, record::id(row, WIDTH + 1)?.or(Some(position.watermark)))
+            }
+            None => (Self::already(row, record.as_ref(), request)?, None),
+        };
+        Ok(Some(Self { before, watermark, transaction: record::text(row, WIDTH + 4)? }))
+    }
+
+    /// Which entries were settled before: those that the record says, and those that the answer lists.
+    fn already(row: &PgRow, record: Option<&Record>, request: &Settlement) -> Result<Vec<EntryId>> {
+        let listed = record::text(row, WIDTH)?.unwrap_or_default();
+        let listed: HashSet<_> = listed.split(' ').filter_map(codec::unhex).collect();
+        let position = record.and_then(Record::position);
+        let settles =
+            |id: &EntryId| listed.contains(id) || position.is_some_and(|position| position.settles(*id));
+        Ok(request.ids.iter().copied().filter(settles).collect())
+    }
+}

@@ -1,0 +1,220 @@
+//! The driver `fred`. No other file knows it.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use fred::{
+    clients::Client,
+    error::{Error, ErrorKind},
+    interfaces::{ClientLike, EventInterface},
+    types::{
+        ClusterHash, ConnectHandle, CustomCommand, Resp3Frame, RespVersion,
+        config::{Config, ConnectionConfig, ServerConfig, TcpConfig},
+    },
+};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared, join_all},
+};
+use socket2::TcpKeepalive;
+use tokio::task::AbortHandle;
+
+use super::{
+    Command, Connection, Driver, Fault, Reply, Value,
+    address::{Login, Node},
+};
+
+/// After this much silence the kernel asks whether the other side is still there.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// The client of the `fred` crate.
+pub struct Fred(Config);
+
+impl Driver for Fred {
+    type Connection = Socket;
+
+    fn new(login: &Login) -> highwater::Result<Self> {
+        let mut config = Config {
+            username: login.user.clone(),
+            password: login.password.clone(),
+            version: if login.resp3 { RespVersion::RESP3 } else { RespVersion::RESP2 },
+            ..Config::default()
+        };
+        if login.db != 0 {
+            let unsupported = |_| {
+                highwater::Error::new(
+                    highwater::ErrorKind::Unsupported,
+                    "`fred` knows the databases 0 to 255: choose one of them, or the client `redis-rs`",
+                )
+            };
+            config.database = Some(u8::try_from(login.db).map_err(unsupported)?);
+        }
+        #[cfg(feature = "tls")]
+        if login.tls {
+            super::install_cryptography();
+            let connector = fred::types::config::TlsConnector::default_rustls().map_err(|error| {
+                highwater::Error::invalid("the certificates that the machine trusts cannot be read")
+                    .with_source(error)
+            })?;
+            config.tls = Some(connector.into());
+        }
+        Ok(Self(config))
+    }
+
+    async fn connect(&self, node: &Node) -> Result<Socket, Fault> {
+        let server = match node.clone() {
+            Node::Tcp(host, port) => ServerConfig::new_centralized(host, port),
+            Node::Unix(path) => ServerConfig::Unix { path },
+        };
+        let tcp = TcpConfig {
+            nodelay: Some(true),
+            keepalive: Some(TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE)),
+            ..TcpConfig::default()
+        };
+        // Both times default to ones that no setting of ours names; zero is none.
+        let config = ConnectionConfig {
+            connection_timeout: Duration::ZERO,
+            internal_command_timeout: Duration::ZERO,
+            max_command_attempts: 1,
+            tcp,
+            ..ConnectionConfig::default()
+        };
+        // Without a policy it does not connect again, and so has nothing to send a command twice on.
+        let client = Client::new(Config { server, ..self.0.clone() }, None, Some(config), None);
+        let mut connected = client.reconnect_rx();
+        let mut socket = Socket::new(client);
+        tokio::select! {
+            biased;
+            failure = &mut socket.ended => Err(failure.map_or(Fault::NotConnected(None), refused)),
+            _ = connected.recv() => Ok(socket),
+        }
+    }
+}
+
+/// Why there is no connection.
+fn refused(error: Error) -> Fault {
+    // An error of the server is told from one of the driver's by the code that it begins with.
+    let code = error.details().split(' ').next().unwrap_or_default();
+    let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_uppercase());
+    match error.kind() {
+        ErrorKind::Auth => Fault::Refused(Arc::new(error)),
+        _ if is_code => Fault::Server(error.details().to_owned()),
+        _ => Fault::NotConnected(Some(Arc::new(error))),
+    }
+}
+
+impl fmt::Debug for Fred {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What is in it holds the password.
+        f.write_str("Fred")
+    }
+}
+
+/// A client that has one socket and never another.
+#[expect(missing_debug_implementations, reason = "nothing can name it")]
+#[derive(Clone)]
+pub struct Socket {
+    client: Client,
+    /// Ends with the task that drives the socket, and says why. What is sent later would wait for ever.
+    ended: Shared<BoxFuture<'static, Option<Error>>>,
+    _task: Arc<Task>,
+}
+
+/// The task owns the socket. It does not end by itself when nobody is left to send anything.
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Socket {
+    fn new(client: Client) -> Self {
+        let task: ConnectHandle = client.connect();
+        let _task = Arc::new(Task(task.abort_handle()));
+        let ended = task.map(|result| result.ok().and_then(Result::err)).boxed().shared();
+        Self { client, ended, _task }
+    }
+}
+
+impl Connection for Socket {
+    type Command = Cmd;
+    type Value = Resp3Frame;
+    type Batch = Vec<Cmd>;
+
+    fn batch(commands: Vec<Cmd>) -> Vec<Cmd> {
+        commands
+    }
+
+    fn commands(batch: &Vec<Cmd>) -> impl Iterator<Item = &Cmd> + Send {
+        batch.iter()
+    }
+
+    async fn send(&mut self, command: &Cmd) -> Result<Resp3Frame, Fault> {
+        let name = CustomCommand::new_static(command.name, ClusterHash::FirstKey, false);
+        let reply = self.client.custom_raw(name, command.args.clone());
+        tokio::select! {
+            biased;
+            reply = reply => reply.map_err(|error| Fault::Lost(Some(Arc::new(error)))),
+            failure = self.ended.clone() => Err(Fault::Lost(failure.map(|error| Arc::new(error) as _))),
+        }
+    }
+
+    async fn send_all(&mut self, batch: &Vec<Cmd>) -> Result<Vec<Resp3Frame>, Fault> {
+        // Its pipelines open the replies and make errors of some; what is sent side by side goes in one go as well.
+        let sent = batch.iter().map(|command| {
+            let mut socket = self.clone();
+            async move { socket.send(command).await }
+        });
+        join_all(sent).await.into_iter().collect()
+    }
+}
+
+/// A command in the driver's form: its name, and arguments that are shared and not copied when it is sent.
+#[expect(missing_debug_implementations, reason = "nothing can name it")]
+pub struct Cmd {
+    name: &'static str,
+    args: Vec<fred::types::Value>,
+}
+
+impl Command for Cmd {
+    fn new(name: &'static str) -> Self {
+        Self { name, args: Vec::new() }
+    }
+
+    fn arg(&mut self, bytes: &[u8]) {
+        self.shared(&Bytes::copy_from_slice(bytes));
+    }
+
+    fn shared(&mut self, bytes: &Bytes) {
+        self.args.push(fred::types::Value::Bytes(bytes.clone()));
+    }
+}
+
+impl Value for Resp3Frame {
+    fn open(self) -> Reply<Self> {
+        match self {
+            Self::BlobString { data, .. }
+            | Self::SimpleString { data, .. }
+            | Self::VerbatimString { data, .. } => Reply::Bytes(data),
+            Self::Array { data, .. } => Reply::List(data),
+            Self::Set { data, .. } => Reply::List(data.into_iter().collect()),
+            Self::Number { data, .. } => Reply::Int(data),
+            Self::Null => Reply::Nil,
+            Self::Map { data, .. } => Reply::Map(data.into_iter().collect()),
+            Self::SimpleError { data, .. } => Reply::Error(data.to_string()),
+            Self::BlobError { data, .. } => Reply::Error(String::from_utf8_lossy(&data).into_owned()),
+            Self::Boolean { data, .. } => Reply::Int(data.into()),
+            _ => Reply::Other,
+        }
+    }
+
+    fn checked(self) -> Result<Self, String> {
+        match self {
+            Self::SimpleError { data, .. } => Err(data.to_string()),
+            Self::BlobError { data, .. } => Err(String::from_utf8_lossy(&data).into_owned()),
+            value => Ok(value),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Who uses which connection, and for how long.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{
+    Command, Connection, Driver, Fault, Value,
+    address::Node,
+    dialer::{Dialer, within},
+    link::{BatchOf, CommandOf, ValueOf},
+};
+
+/// How many reading connections are kept while nobody reads. More are closed; a later read makes a new one.
+const IDLE_READERS_MAX: usize = 32;
+
+/// A reply, or the text of an error reply.
+pub(crate) type Answer<D> = Result<ValueOf<D>, String>;
+
+/// Which connection a command goes by.
+#[derive(Clone, Copy)]
+pub(crate) enum By {
+    /// The shared one.
+    Shared,
+    /// One of its own, on which the reply may take this long.
+    Own(Duration),
+}
+
+/// To one server: a shared connection for commands, and one connection for each read under way.
+///
+/// Reads have their own since a blocked one holds up all behind it, and a large reply would hold up acks and heartbeats. A
+/// read that does not come to its end takes its connection with it: what the server would still answer there must reach
+/// nobody, and closing the socket is what tells the server that nobody waits.
+pub(crate) struct Pool<D: Driver> {
+    dialer: Arc<Dialer<D>>,
+    /// `None`: where the address points.
+    pub(crate) node: Option<Node>,
+    shared: Together<D::Connection>,
+    idle: Mutex<Vec<D::Connection>>,
+}
+
+impl<D: Driver> Pool<D> {
+    pub(crate) fn new(dialer: Arc<Dialer<D>>, node: Option<Node>) -> Self {
+        Self { dialer, node, shared: Together::default(), idle: Mutex::default() }
+    }
+
+    /// Runs a command.
+    pub(crate) async fn one(&self, by: By, command: &CommandOf<D>) -> Result<Answer<D>, Fault> {
+        let work = async |connection: &mut D::Connection| Ok(connection.send(command).await?.checked());
+        let is_demoted = |answer: &Answer<D>| is_of_replica(answer);
+        self.with(by, work, is_demoted).await
+    }
+
+    /// Runs commands in one round trip.
+    pub(crate) async fn all(&self, by: By, batch: &BatchOf<D>) -> Result<Vec<Answer<D>>, Fault> {
+        let work = async |connection: &mut D::Connection| {
+            let replies = connection.send_all(batch).await?;
+            Ok(replies.into_iter().map(Value::checked).collect())
+        };
+        let is_demoted = |answers: &Vec<Answer<D>>| answers.iter().any(is_of_replica);
+        self.with(by, work, is_demoted).await
+    }
+
+    /// Runs a command on a node that is about to become the owner of its key.
+    pub(crate) async fn ask(&self, limit: Duration, command: &CommandOf<D>) -> Result<Answer<D>, Fault> {
+        let work = async |connection: &mut D::Connection| {
+            // It holds for the next command of the connection, which nobody else may come before.
+            connection.send(&Command::new("ASKING")).await?;
+            Ok(connection.send(command).await?.checked())
+        };
+        self.with(By::Own(limit), work, is_of_replica).await
+    }
+
+    /// Closes what is not in use; what is in use closes when it ends.
+    pub(crate) fn clear(&self) {
+        self.shared.clear();
+        lock(&self.idle).clear();
+    }
+
+    async fn with<T>(
+        &self,
+        by: By,
+        work: impl AsyncFnOnce(&mut D::Connection) -> Result<T, Fault>,
+        is_demoted: impl Fn(&T) -> bool,
+    ) -> Result<T, Fault> {
+        match by {
+            By::Shared => {
+                let (life, mut connection) = self.shared.get(async || self.connect().await).await?;
+                // Closed meanwhile: then nobody takes it away any more.
+                if self.dialer.is_closed() {
+                    self.shared.clear();
+                }
+                let limit = self.dialer.settings.response_timeout;
+                let result = within(limit, work(&mut connection), Fault::TimedOut).await;
+                // A timeout may mean that the socket is half open, which only a new one can tell.
+                if result.as_ref().map_or(true, is_demoted) {
+                    self.shared.forget(life);
+                }
+                result
+            }
+            By::Own(limit) => {
+                let idle = lock(&self.idle).pop();
+                let mut connection = match idle {
+                    Some(connection) => connection,
+                    None => self.connect().await?,
+                };
+                let work = within(limit, work(&mut connection), Fault::TimedOut);
+                let result = self.dialer.unless_closed(work, true).await;
+                let mut idle = lock(&self.idle);
+                if result.as_ref().map_or(true, is_demoted) {
+                    // What broke this connection has likely broken the others: one failed read tells for all of them.
+                    idle.clear();
+                } else if idle.len() < IDLE_READERS_MAX && !self.dialer.is_closed() {
+                    idle.push(connection);
+                }
+                result
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<D::Connection, Fault> {
+        // It is rare, and its future is large.
+        Box::pin(self.dialer.connect(self.node.as_ref())).await
+    }
+}
+
+/// Whether the server has become a replica. The address may point elsewhere by now, so the connection is given up.
+fn is_of_replica<T>(answer: &Result<T, String>) -> bool {
+    matches!(answer, Err(text) if text.contains("READONLY ") || text.contains("master -> replica"))
+}
+
+/// What callers share, and those that find none make together.
+pub(crate) struct Together<T> {
+    /// What it is, and which one.
+    live: Mutex<Option<(u64, T)>>,
+    /// How many attempts at making one have ended.
+    attempts: AtomicU64,
+    /// Held while one is made. Says why the last attempt failed.
+    making: tokio::sync::Mutex<Option<Fault>>,
+}
+
+impl<T: Clone> Together<T> {
+    pub(crate) async fn get(&self, make: impl AsyncFnOnce() -> Result<T, Fault>) -> Result<(u64, T), Fault> {
+        let live = || lock(&self.live).clone();
+        if let Some(live) = live() {
+            return Ok(live);
+        }
+        let seen = self.attempts.load(Ordering::SeqCst);
+        let mut failure = self.making.lock().await;
+        if let Some(live) = live() {
+            return Ok(live);
+        }
+        // Somebody's attempt ended while this call waited for its turn: what it found holds for this call too. Otherwise
+        // a crowd of calls would queue up and try one after the other, each with its own timeout.
+        let attempts = self.attempts.load(Ordering::SeqCst);
+        if let Some(fault) = failure.as_ref()
+            && attempts > seen
+        {
+            return Err(fault.clone());
+        }
+        let result = make().await;
+        self.attempts.store(attempts + 1, Ordering::SeqCst);
+        match result {
+            Ok(made) => {
+                *failure = None;
+                let live = (attempts, made);
+                *lock(&self.live) = Some(live.clone());
+                Ok(live)
+            }
+            Err(fault) => {
+                *failure = Some(fault.clone());
+                Err(fault)
+            }
+        }
+    }
+
+    /// What there is now.
+    pub(crate) fn peek(&self) -> Option<T> {
+        lock(&self.live).as_ref().map(|(_, live)| live.clone())
+    }
+
+    /// Drops this one, unless another one took its place meanwhile.
+    pub(crate) fn forget(&self, life: u64) {
+        lock(&self.live).take_if(|(current, _)| *current == life);
+    }
+
+    pub(crate) fn clear(&self) {
+        lock(&self.live).take();
+    }
+}
+
+impl<T> Default for Together<T> {
+    fn default() -> Self {
+        Self { live: Mutex::default(), attempts: AtomicU64::new(0), making: tokio::sync::Mutex::default() }
+    }
+}
+
+/// Nothing can panic while one of these locks is held, and what they guard is valid at every instant.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

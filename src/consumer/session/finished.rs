@@ -1,0 +1,50 @@
+//! What lanes report.
+
+use super::{End, Session};
+use crate::{
+    Delivery, ErrorKind,
+    consumer::{
+        HandlerError,
+        context::is_passing,
+        machine::{Event, Finished},
+    },
+};
+
+impl Session<'_> {
+    pub(super) fn on_finished(&mut self, finished: Vec<Finished<HandlerError>>) -> Option<End> {
+        let mut broken = None;
+        let mut reports = Vec::with_capacity(finished.len());
+        for finished in finished {
+            match finished {
+                Finished::Broken(error) => broken = Some(error),
+                finished => {
+                    self.look_at(&finished);
+                    reports.push(finished);
+                }
+            }
+        }
+        self.feed(Event::Finished(reports));
+        let error = broken?;
+        // Whose epoch is over, or who cannot know what has been committed, begins again at the checkpoint.
+        if matches!(error.kind(), ErrorKind::Fenced | ErrorKind::Invalid) || is_passing(&error) {
+            return Some(End::Again(error));
+        }
+        self.fail(error);
+        None
+    }
+
+    fn look_at(&mut self, finished: &Finished<HandlerError>) {
+        match finished {
+            Finished::Failed { deliveries, error, .. } => {
+                if let Some(Delivery { entry, attempt, .. }) = deliveries.first() {
+                    tracing::warn!(id = %entry.id, attempt, count = deliveries.len(), %error, "the handler failed");
+                }
+            }
+            Finished::Advanced(watermark) => {
+                self.report.watermark = Some(*watermark);
+                self.advanced_at = self.now();
+            }
+            _ => {}
+        }
+    }
+}
