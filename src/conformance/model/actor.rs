@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::FutureExt;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -12,13 +13,14 @@ use tokio::{
 
 use super::{
     Stores,
-    facts::Witness,
+    facts::{Witness, number, row},
     plan::{Ordering, Setup, Store},
 };
 use crate::{
     Backoff, Builder, Consumer, ConsumerName, Delivery, Handler, HandlerError, Observation, Report, Result,
-    Subscription,
-    backend::{CheckpointBackend, StreamBackend},
+    Settings, Subscription,
+    backend::{CheckpointBackend, StreamBackend, TransactionalCheckpoint},
+    conformance::Effects,
     layer::{Fault, Faults, Layer, Operation},
 };
 
@@ -42,7 +44,6 @@ pub(super) enum Note {
     Acquired,
     /// A gap, of at least so many entries.
     Gap(u64),
-    Reset,
 }
 
 /// One consumer.
@@ -78,6 +79,17 @@ impl Handler for Gate {
     }
 }
 
+/// A consumer that is about to start.
+pub(super) struct Launch {
+    gate: Gate,
+    setup: Setup,
+    pub(super) stores: Stores,
+    pub(super) subscription: Subscription,
+    pub(super) stream: Faults,
+    pub(super) checkpoints: Faults,
+    stopped: oneshot::Receiver<()>,
+}
+
 impl Actor {
     /// Starts a consumer.
     pub(super) fn start(
@@ -87,22 +99,30 @@ impl Actor {
         subscription: &Subscription,
         desk: &Desk,
     ) -> Self {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let stopped = async { drop(stopped.await) };
-        let gate = Gate { who: witness.who, desk: desk.clone() };
-        let stream = Faults::new();
+        let (stop, stopped) = oneshot::channel();
         let fused = stores.fused.as_ref().filter(|_| setup.fused);
-        let (checkpoints, task) = if let Some(backend) = fused {
-            let builder = Consumer::fused(subscription.clone(), stream.clone().wrap(Arc::clone(backend)));
-            (stream.clone(), spawn(builder, gate, setup, stopped))
-        } else {
-            let checkpoints = Faults::new();
-            let builder = Consumer::builder(
-                subscription.clone(),
-                stream.clone().wrap(Arc::clone(&stores.stream)),
-                checkpoints.clone().wrap(Arc::clone(&stores.checkpoints)),
-            );
-            (checkpoints, spawn(builder, gate, setup, stopped))
+        let stream = Faults::new();
+        let checkpoints = if fused.is_some() { stream.clone() } else { Faults::new() };
+        let launch = Launch {
+            gate: Gate { who: witness.who, desk: desk.clone() },
+            setup: setup.clone(),
+            stores: stores.clone(),
+            subscription: subscription.clone(),
+            stream: stream.clone(),
+            checkpoints: checkpoints.clone(),
+            stopped,
+        };
+        let task = match (stores.transactional.as_ref().filter(|_| setup.transactional), fused) {
+            (Some(store), _) => store.spawn(launch),
+            (None, Some(backend)) => {
+                let backend = stream.clone().wrap(Arc::clone(backend));
+                launch.spawn(Consumer::fused(subscription.clone(), backend))
+            }
+            (None, None) => {
+                let stream = stream.clone().wrap(Arc::clone(&stores.stream));
+                let checkpoints = checkpoints.clone().wrap(Arc::clone(&stores.checkpoints));
+                launch.spawn(Consumer::builder(subscription.clone(), stream, checkpoints))
+            }
         };
         Self { witness, task, stop: Some(stop), stream, checkpoints, fused: fused.is_some() }
     }
@@ -144,48 +164,84 @@ impl Drop for Actor {
     }
 }
 
-fn spawn<S: StreamBackend, C: CheckpointBackend>(
-    builder: Builder<S, C>,
-    gate: Gate,
-    setup: &Setup,
-    stopped: impl Future<Output = ()> + Send + 'static,
-) -> JoinHandle<Result<Report>> {
-    let name = ConsumerName::new(format!("c{}", gate.who)).expect("a valid name");
-    let (who, notes) = (gate.who, Arc::clone(&gate.desk.notes));
-    let observer = move |_: &Subscription, observation: &Observation<'_>| {
-        let note = match observation {
-            Observation::Lapsed | Observation::Lost(_) => Note::Lost,
-            Observation::Acquired => Note::Acquired,
-            Observation::Gap(gap) => Note::Gap(gap.lost.count()),
-            Observation::Reset(_) => Note::Reset,
-            _ => return,
+impl Launch {
+    fn spawn<S: StreamBackend, C: CheckpointBackend>(
+        self,
+        builder: Builder<S, C>,
+    ) -> JoinHandle<Result<Report>> {
+        let consumer = self.build(builder);
+        tokio::spawn(consumer.run(self.gate, async { drop(self.stopped.await) }))
+    }
+
+    /// The handler writes the number of the entry as a row.
+    pub(super) fn spawn_transactional<S, C, E>(
+        self,
+        builder: Builder<S, C>,
+        effects: Arc<E>,
+    ) -> JoinHandle<Result<Report>>
+    where
+        S: StreamBackend,
+        C: TransactionalCheckpoint,
+        E: Effects<C::Tx>,
+    {
+        let consumer = self.build(builder);
+        let (gate, table) = (Arc::new(self.gate), self.subscription.stream.to_string());
+        let stopped = async { drop(self.stopped.await) };
+        let running = consumer.run_transactional(
+            move |tx, delivery| {
+                let (gate, effects, table) = (Arc::clone(&gate), Arc::clone(&effects), table.clone());
+                let row = number(&delivery).map(row);
+                async move {
+                    gate.handle(delivery).await?;
+                    let row = row.ok_or_else(|| HandlerError::retry("the entry has no number"))?;
+                    effects.write(tx, &table, row).await.map_err(HandlerError::retry)
+                }
+                .boxed()
+            },
+            stopped,
+        );
+        tokio::spawn(running)
+    }
+
+    fn build<S: StreamBackend, C: CheckpointBackend>(&self, builder: Builder<S, C>) -> Consumer<S, C> {
+        let (who, setup) = (self.gate.who, &self.setup);
+        let name = ConsumerName::new(format!("c{who}")).expect("a valid name");
+        let notes = Arc::clone(&self.gate.desk.notes);
+        let observer = move |_: &Subscription, observation: &Observation<'_>| {
+            let note = match observation {
+                Observation::Lapsed | Observation::Lost(_) => Note::Lost,
+                Observation::Acquired => Note::Acquired,
+                Observation::Gap(gap) => Note::Gap(gap.lost.count()),
+                _ => return,
+            };
+            notes.lock().unwrap_or_else(PoisonError::into_inner).push((who, note));
         };
-        notes.lock().unwrap_or_else(PoisonError::into_inner).push((who, note));
-    };
-    let builder = builder.name(name).observer(observer).configure(|settings| {
-        settings.ownership = setup.ownership;
-        settings.checkpoint = setup.policy;
-        (settings.on_gap, settings.on_reset) = (setup.on_gap, setup.on_reset);
-        settings.attempts_max = u32::MAX;
-        settings.retry = short(1, 5);
-        settings.reconnect = short(2, 20);
-        settings.read_entries_max = 8;
-        settings.in_flight_entries_max = 16;
-        settings.window_entries_max = 40;
-        settings.block = Duration::from_millis(40);
-        settings.probe_interval = Duration::from_millis(100);
-        settings.ttl = TTL;
-        settings.claim_interval = Duration::from_millis(50);
-        settings.claim_min_idle = Duration::from_millis(500);
-        settings.drain_timeout = Duration::from_millis(200);
-    });
-    let builder = match setup.ordering {
-        Ordering::Strict => builder,
-        Ordering::Unordered => builder.concurrency(4),
-        Ordering::Keyed => builder.keyed(4, |delivery| delivery.fields().get("k").cloned()),
-    };
-    let consumer = builder.build().expect("the settings are valid");
-    tokio::spawn(consumer.run(gate, stopped))
+        let builder = builder.name(name).observer(observer).configure(|settings| configure(settings, setup));
+        let builder = match setup.ordering {
+            Ordering::Strict => builder,
+            Ordering::Unordered => builder.concurrency(4),
+            Ordering::Keyed => builder.keyed(4, |delivery| delivery.fields().get("k").cloned()),
+        };
+        builder.build().expect("the settings are valid")
+    }
+}
+
+fn configure(settings: &mut Settings, setup: &Setup) {
+    settings.ownership = setup.ownership;
+    settings.checkpoint = setup.policy;
+    (settings.on_gap, settings.on_reset) = (setup.on_gap, setup.on_reset);
+    settings.attempts_max = u32::MAX;
+    settings.retry = short(1, 5);
+    settings.reconnect = short(2, 20);
+    settings.read_entries_max = 8;
+    settings.in_flight_entries_max = 16;
+    settings.window_entries_max = 40;
+    settings.block = Duration::from_millis(40);
+    settings.probe_interval = Duration::from_millis(100);
+    settings.ttl = TTL;
+    settings.claim_interval = Duration::from_millis(50);
+    settings.claim_min_idle = Duration::from_millis(500);
+    settings.drain_timeout = Duration::from_millis(200);
 }
 
 fn short(first: u64, max: u64) -> Backoff {

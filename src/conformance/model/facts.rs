@@ -23,8 +23,20 @@ pub(super) struct Fact {
     pub(super) excused: bool,
     /// How often a handler has succeeded with it since the checkpoint was last set back before it.
     pub(super) handled: u32,
+    /// Rows from before that.
+    pub(super) before: u32,
     /// A consumer that handled it has stopped and said that all is saved.
     pub(super) done: bool,
+}
+
+/// The number that an entry carries.
+pub(super) fn number(delivery: &Delivery) -> Option<u64> {
+    delivery.fields().get("n").and_then(|n| std::str::from_utf8(n).ok()?.parse().ok())
+}
+
+/// The effect of an entry in a transaction.
+pub(super) fn row(n: u64) -> EntryId {
+    EntryId::new(n + 1, 0)
 }
 
 /// A consumer, as far as the facts go.
@@ -183,6 +195,30 @@ impl Facts {
         match before.find(|(_, fact)| is_wanted(fact)) {
             Some((_, skipped)) => Err(format!("G10: {} before {}", fact.id, skipped.id)),
             None => Ok(()),
+        }
+    }
+
+    /// What was committed: G9. Rows are what counts as handled then.
+    pub(super) fn committed(&mut self, rows: &[EntryId]) -> Verdict {
+        let mut counts = vec![0; self.entries.len()];
+        for row in rows {
+            let count = usize::try_from(row.ms - 1).ok().and_then(|n| counts.get_mut(n));
+            *count.ok_or_else(|| format!("G9: a row of no entry: {row}"))? += 1;
+        }
+        for (fact, count) in self.entries.iter_mut().zip(counts) {
+            match count - fact.before {
+                handled @ (0 | 1) => fact.handled = handled,
+                more => return Err(format!("G9: {} took effect {more} times", fact.id)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows up to now are of the time before a reset.
+    pub(super) fn begin_rows(&mut self, to: EntryId) {
+        let life = self.life;
+        for fact in self.entries.iter_mut().filter(|fact| fact.life == life && fact.id > to) {
+            fact.before += fact.handled;
         }
     }
 

@@ -10,41 +10,13 @@ mod facts;
 mod operator;
 mod plan;
 mod run;
+mod stores;
 mod world;
 
 #[cfg(test)]
+mod mutants;
+#[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 pub use run::{Sequences, Summary};
-
-use crate::backend::{AtomicSettle, CheckpointBackend, StreamBackend};
-
-/// The stores of a combination.
-#[derive(Debug, Clone)]
-pub struct Stores {
-    /// Where the stream is.
-    pub stream: Arc<dyn StreamBackend>,
-    /// Where the checkpoint is.
-    pub checkpoints: Arc<dyn CheckpointBackend>,
-    /// Both, where one value is both and settles in one step.
-    pub fused: Option<Arc<dyn AtomicSettle>>,
-}
-
-impl Stores {
-    /// Two stores: ack, then advance.
-    pub fn two(stream: impl StreamBackend, checkpoints: impl CheckpointBackend) -> Self {
-        Self { stream: Arc::new(stream), checkpoints: Arc::new(checkpoints), fused: None }
-    }
-
-    /// One store that is both. Sequences settle in one step, or in two.
-    pub fn one(backend: impl AtomicSettle) -> Self {
-        let backend: Arc<dyn AtomicSettle> = Arc::new(backend);
-        Self {
-            stream: Arc::<dyn AtomicSettle>::clone(&backend),
-            checkpoints: Arc::<dyn AtomicSettle>::clone(&backend),
-            fused: Some(backend),
-        }
-    }
-}
+pub use stores::Stores;

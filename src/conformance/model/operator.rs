@@ -86,6 +86,9 @@ impl World {
         if is_shared {
             self.remove(Removal::Group(self.subscription.clone())).await?;
         }
+        // What an older epoch committed until now, it did before.
+        self.read_rows().await?;
+        self.facts.begin_rows(to);
         self.facts.reset(to);
         self.look().await?;
         (0..alive).for_each(|_| self.start());

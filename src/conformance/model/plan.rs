@@ -18,6 +18,8 @@ pub(super) struct Setup {
     pub(super) policy: CheckpointPolicy,
     /// Settle in one step, where the two stores are one.
     pub(super) fused: bool,
+    /// Handle entries in transactions, where the checkpoint store has them.
+    pub(super) transactional: bool,
     pub(super) on_gap: OnGap,
     pub(super) on_reset: OnReset,
     /// Of what the runtime does by chance, such as jitter.
@@ -162,12 +164,13 @@ fn any_setup() -> impl Strategy<Value = Setup> {
     ];
     let on_gap = prop_oneof![Just(OnGap::Fail), Just(OnGap::Skip)];
     let on_reset = prop_oneof![Just(OnReset::Fail), Just(OnReset::FromBeginning)];
-    let all = (ownership, ordering, policy, any::<bool>(), on_gap, on_reset, any::<u64>());
-    all.prop_map(|(ownership, ordering, policy, fused, on_gap, on_reset, seed)| Setup {
+    let all = (ownership, ordering, policy, any::<(bool, bool)>(), on_gap, on_reset, any::<u64>());
+    all.prop_map(|(ownership, ordering, policy, (fused, transactional), on_gap, on_reset, seed)| Setup {
         ownership,
         ordering,
         policy,
         fused,
+        transactional,
         on_gap,
         on_reset,
         seed,

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, sync::atomic::Ordering, time::Duration};
 
 use proptest::test_runner::{
-    Config, FailurePersistence, FileFailurePersistence, TestCaseError, TestError, TestRunner,
+    Config, FailurePersistence, FileFailurePersistence, RngAlgorithm, TestCaseError, TestError, TestRunner,
 };
 use proptest_state_machine::ReferenceStateMachine;
 use tokio::runtime::Runtime;
@@ -82,12 +82,15 @@ impl Sequences {
             max_shrink_iters: self.shrinks,
             max_shrink_time: 20_000,
             failure_persistence: persistence,
+            // Most of the time would go to the random numbers.
+            rng_algorithm: RngAlgorithm::XorShift,
             ..Config::default()
         };
         let summary = RefCell::new(Summary::default());
         let result = TestRunner::new(config).run(&Plans::sequential_strategy(STEPS), |(plan, ops, seen)| {
             let case = sequence(&plan, &ops, self.patience, &make, |_| {
-                if let Some(seen) = &seen {
+                // It is for what shrinks.
+                if let Some(seen) = seen.as_ref().filter(|_| self.shrinks > 0) {
                     seen.fetch_add(1, Ordering::SeqCst);
                 }
             });

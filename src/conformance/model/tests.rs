@@ -1,28 +1,35 @@
 //! The model over memory, in paused time.
 
+use std::time::Duration;
+
 use tokio::runtime::{Builder, Runtime};
 
 use super::{Sequences, Stores};
-use crate::Memory;
+use crate::{Memory, conformance::tests::Rows};
 
-fn paused() -> Runtime {
+pub(super) fn paused() -> Runtime {
     Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
 }
 
 #[test]
 fn the_guarantees_hold_over_memory_as_one_store() {
-    run(async || Stores::one(Memory::new()));
+    run(async || {
+        let memory = Memory::new();
+        Stores::one(memory.clone()).fused_transactional(memory, Rows::default())
+    });
 }
 
 #[test]
 fn the_guarantees_hold_over_memory_as_two_stores() {
-    run(async || Stores::two(Memory::new(), Memory::new()));
+    run(async || {
+        let checkpoints = Memory::new();
+        Stores::two(Memory::new(), checkpoints.clone()).transactional(checkpoints, Rows::default())
+    });
 }
 
 fn run(make: impl AsyncFn() -> Stores) {
-    let start = std::time::Instant::now();
-    match Sequences::new(500).patience(std::time::Duration::from_secs(3)).run(&paused(), make) {
-        Ok(summary) => println!("{summary:?} {:?}", start.elapsed()),
+    match Sequences::new(500).patience(Duration::from_secs(3)).run(&paused(), make) {
+        Ok(summary) => println!("{summary:?}"),
         Err(failure) => panic!("{failure}"),
     }
 }

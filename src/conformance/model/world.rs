@@ -11,7 +11,7 @@ use super::{
     Stores,
     actor::{Actor, Call, Desk, Note, TTL},
     facts::{Fact, Facts, KEYS, Verdict, Witness},
-    plan::{Op, Setup},
+    plan::{Op, Ordering, Setup, Store},
 };
 use crate::{
     EntryId, Error, ErrorKind, Fields, OnGap, Ownership, Report, Subscription,
@@ -46,7 +46,11 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(setup: Setup, stores: Stores, patience: Duration) -> Self {
+    pub(super) fn new(mut setup: Setup, stores: Stores, patience: Duration) -> Self {
+        setup.transactional &= stores.transactional.is_some();
+        if setup.transactional && setup.ownership == Ownership::Exclusive {
+            setup.ordering = Ordering::Strict;
+        }
         let (calls, receiver) = mpsc::unbounded_channel();
         let stream = format!("model:{:016x}", clock::random());
         Self {
@@ -110,7 +114,7 @@ impl World {
             }
             Op::Stall(nth) => {
                 if let Some(actor) = pick(&mut self.actors, nth) {
-                    actor.away(super::plan::Store::Both);
+                    actor.away(Store::Both);
                     self.clock.sleep(TTL + TTL / 3).await;
                 }
             }
@@ -136,9 +140,14 @@ impl World {
     /// Takes in what has happened: calls of handlers, notes, ends, and the checkpoint.
     pub(super) async fn observe(&mut self) -> Verdict {
         self.read_notes()?;
+        let mut calls = Vec::new();
         while let Ok(call) = self.calls.try_recv() {
-            self.called(call)?;
+            calls.push(call);
         }
+        if self.setup.transactional {
+            self.look().await?;
+        }
+        calls.into_iter().try_for_each(|call| self.called(call))?;
         self.out.retain(|(_, call)| !call.verdict.is_closed());
         while let Some(at) = self.actors.iter().position(|actor| actor.task.is_finished()) {
             let actor = self.actors.remove(at);
@@ -149,7 +158,17 @@ impl World {
 
     pub(super) async fn look(&mut self) -> Verdict {
         let checkpoint = self.stores.checkpoints.load(&self.subscription).await.map_err(typed)?;
+        self.read_rows().await?;
         self.facts.look(checkpoint.as_ref())
+    }
+
+    /// What is committed is looked at behind the checkpoint that says so.
+    pub(super) async fn read_rows(&mut self) -> Verdict {
+        let Some(store) = self.stores.transactional.as_ref().filter(|_| self.setup.transactional) else {
+            return Ok(());
+        };
+        let rows = store.rows(self.subscription.stream.as_str()).await.map_err(typed)?;
+        self.facts.committed(&rows)
     }
 
     fn read_notes(&mut self) -> Verdict {
@@ -171,7 +190,7 @@ impl World {
                         actor.witness.succeeded.clear();
                     }
                 }
-                Note::Gap(_) | Note::Reset => {}
+                Note::Gap(_) => {}
             }
         }
         Ok(())
@@ -237,6 +256,7 @@ impl World {
                 removed: false,
                 excused: false,
                 handled: 0,
+                before: 0,
                 done: false,
             });
         }
@@ -253,8 +273,13 @@ impl World {
             if call.verdict.is_closed() {
                 continue;
             }
-            self.facts.handled(n);
-            if let Some(actor) = self.actors.iter_mut().find(|actor| actor.witness.who == call.who) {
+            if !self.setup.transactional {
+                self.facts.handled(n);
+            }
+            if let Some(actor) = self.actors.iter_mut().find(|actor| actor.witness.who == call.who)
+                // Whether what it wrote is committed, is not known yet.
+                && !self.setup.transactional
+            {
                 actor.witness.succeeded.insert(n);
             }
             // It was open, and nothing else has run since.
