@@ -1,18 +1,16 @@
 //! The conformance suite over every backend that needs a server or a file. The core runs it over memory and the layers.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use async_trait::async_trait;
-use highwater::{
-    EntryId, Fields, Result, StreamName,
-    backend::{CheckpointBackend, Read, StreamBackend},
-    conformance::Effects,
-};
+use highwater::backend::{AtomicSettle, CheckpointBackend, StreamBackend};
 use highwater_postgres::Postgres;
-use highwater_redis::Redis;
+use highwater_redis::{Client, Fred, Redis, Settings};
 use highwater_sqlite::Sqlite;
 
-use crate::support::{shared_postgres_url, shared_redis_url};
+use crate::{
+    effects::{RedisTables, shared_postgres as postgres_effects, sqlite as sqlite_effects},
+    support::shared_redis_url,
+};
 
 async fn redis() -> Redis {
     Redis::connect(&shared_redis_url()).await.expect("the server answers")
@@ -22,52 +20,58 @@ async fn redis_resp3() -> Redis {
     Redis::connect(&format!("{}/?protocol=resp3", shared_redis_url())).await.expect("the server answers")
 }
 
-/// A table of effects is a stream.
-struct Tables(Redis);
-
-#[async_trait]
-impl Effects<highwater_redis::Effects> for Tables {
-    async fn write(&self, tx: &mut highwater_redis::Effects, table: &str, row: EntryId) -> Result<()> {
-        let fields: Fields = [("row", row.to_string())].into_iter().collect();
-        tx.append(format!("table {table}"), &fields);
-        Ok(())
-    }
-
-    async fn rows(&self, table: &str) -> Result<Vec<EntryId>> {
-        let read = Read::new(StreamName::new(format!("table {table}"))?, EntryId::ZERO, usize::MAX);
-        let entries = self.0.read(&read).await?;
-        let row = |fields: &Fields| EntryId::from_bytes(fields.get("row")?);
-        Ok(entries.iter().map(|entry| row(&entry.fields).expect("a row is an id")).collect())
-    }
+async fn redis_effects() -> (Redis, RedisTables) {
+    (redis().await, RedisTables(redis().await))
 }
 
-async fn redis_effects() -> (Redis, Tables) {
-    (redis().await, Tables(redis().await))
+async fn redis_resp3_effects() -> (Redis, RedisTables) {
+    (redis_resp3().await, RedisTables(redis_resp3().await))
 }
 
-async fn redis_resp3_effects() -> (Redis, Tables) {
-    (redis_resp3().await, Tables(redis_resp3().await))
+async fn fred() -> Redis<Fred> {
+    Redis::open(Settings::new(shared_redis_url())).await.expect("the server answers")
+}
+
+async fn fred_resp3() -> Redis<Fred> {
+    let url = format!("{}/?protocol=resp3", shared_redis_url());
+    Redis::open(Settings::new(url)).await.expect("the server answers")
+}
+
+/// As a deployment would that names its client in a setting.
+async fn chosen(client: Client) -> Arc<dyn AtomicSettle> {
+    highwater_redis::connect(shared_redis_url(), client).await.expect("the server answers")
 }
 
 async fn any_stream() -> Arc<dyn StreamBackend> {
-    Arc::new(redis().await)
+    chosen(Client::RedisRs).await
 }
 
 async fn any_checkpoint() -> Arc<dyn CheckpointBackend> {
-    Arc::new(redis().await)
+    chosen(Client::RedisRs).await
 }
 
-/// One file for all cases, as several processes would use it.
+async fn any_settle() -> Arc<dyn AtomicSettle> {
+    chosen(Client::RedisRs).await
+}
+
+async fn any_fred_stream() -> Arc<dyn StreamBackend> {
+    chosen(Client::Fred).await
+}
+
+async fn any_fred_checkpoint() -> Arc<dyn CheckpointBackend> {
+    chosen(Client::Fred).await
+}
+
+async fn any_fred_settle() -> Arc<dyn AtomicSettle> {
+    chosen(Client::Fred).await
+}
+
 async fn sqlite() -> Sqlite {
-    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| tempfile::tempdir().expect("a temporary folder"));
-    Sqlite::open(folder.path().join("suite.db")).await.expect("the file opens")
+    sqlite_effects().await.0
 }
 
 async fn postgres() -> Postgres {
-    let postgres = Postgres::connect(&shared_postgres_url()).await.expect("the server answers");
-    postgres.ensure_schema().await.expect("the user may create tables");
-    postgres
+    postgres_effects().await.0
 }
 
 highwater::stream_conformance!(redis_stream, redis);
@@ -81,7 +85,20 @@ highwater::fused_conformance!(redis_fused, redis_effects);
 highwater::fused_conformance!(redis_resp3_fused, redis_resp3_effects);
 highwater::stream_conformance!(redis_shared_stream, any_stream);
 highwater::checkpoint_conformance!(redis_shared_checkpoint, any_checkpoint);
+highwater::settle_conformance!(redis_shared_settle, any_settle);
+highwater::stream_conformance!(fred_stream, fred);
+highwater::checkpoint_conformance!(fred_checkpoint, fred);
+highwater::settle_conformance!(fred_settle, fred);
+highwater::stream_conformance!(fred_resp3_stream, fred_resp3);
+highwater::checkpoint_conformance!(fred_resp3_checkpoint, fred_resp3);
+highwater::settle_conformance!(fred_resp3_settle, fred_resp3);
+highwater::stream_conformance!(fred_shared_stream, any_fred_stream);
+highwater::checkpoint_conformance!(fred_shared_checkpoint, any_fred_checkpoint);
+highwater::settle_conformance!(fred_shared_settle, any_fred_settle);
 highwater::stream_conformance!(sqlite_stream, sqlite);
 highwater::checkpoint_conformance!(sqlite_checkpoint, sqlite);
 highwater::settle_conformance!(sqlite_settle, sqlite);
 highwater::checkpoint_conformance!(postgres_checkpoint, postgres);
+highwater::transactional_conformance!(sqlite_transactional, sqlite_effects);
+highwater::fused_conformance!(sqlite_fused, sqlite_effects);
+highwater::transactional_conformance!(postgres_transactional, postgres_effects);

@@ -9,6 +9,8 @@ mod bad_input;
 mod conformance;
 #[cfg(test)]
 mod delivery;
+#[cfg(all(test, feature = "conformance"))]
+mod effects;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]

@@ -3,15 +3,20 @@
 use std::{net::TcpListener, path::Path};
 
 use highwater::{Error, ErrorKind};
-use highwater_redis::{Redis, Settings};
+use highwater_redis::{Client, Redis, Settings, connect_with};
 use highwater_sqlite::Sqlite;
 
 use super::place::*;
 use crate::support::RedisServer;
 
+/// Why nothing is there. Every client says the same.
 async fn unreachable(url: impl Into<String>) -> Error {
     let settings = Settings::new(url).connect_timeout(SOON / 4);
-    Redis::connect_with(settings).await.expect_err("it cannot be connected to")
+    let [error, other] = [Client::RedisRs, Client::Fred].map(|client| connect_with(settings.clone(), client));
+    let [error, other] = [error.await, other.await].map(|it| it.expect_err("it cannot be connected to"));
+    let said = |error: &Error| (error.kind(), error.retry(), error.outcome(), error.to_string());
+    assert_eq!(said(&error), said(&other), "{error:?} {other:?}");
+    error
 }
 
 #[tokio::test]
@@ -30,6 +35,11 @@ async fn g18_a_url_that_cannot_be_read_says_how_to_write_one() {
         "redis://host/db",
         "redis://host/99999999999999999999",
         "redis://host/0?protocol=resp9",
+        "redis://host?protcol=resp3",
+        "redis://host,other",
+        "redis://host#insecure",
+        "redis-sentinel://host",
+        "redis-cluster://host/1",
     ] {
         let error = unreachable(url).await;
         assert_told(url, &error, ErrorKind::Invalid, &["`redis://[user:password@]host[:port][/db]`"]);
@@ -68,7 +78,8 @@ async fn g18_a_wrong_user_password_or_database_is_refused() {
 
     // A password where none is asked for is a mistake too: of the password, or of the server.
     let open = Place::redis().await;
-    let error = unreachable(format!("redis://:right@{}", open.server().addr())).await;
+    // `fred` keeps that to itself.
+    let error = Redis::connect(format!("redis://:right@{}", open.server().addr())).await.unwrap_err();
     assert_told("no password needed", &error, ErrorKind::Denied, &words);
 }
 

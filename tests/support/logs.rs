@@ -20,6 +20,8 @@ pub struct Logs {
 impl Logs {
     /// Starts to collect.
     pub fn capture() -> Self {
+        // Some crates log without `tracing`. It is done once for the process.
+        tracing_log::LogTracer::init().ok();
         let buffer = Buffer::default();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(Level::TRACE)

@@ -54,6 +54,19 @@ pub enum Ownerships {
     Both,
 }
 
+/// Where rows can be written together with a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rows {
+    Postgres,
+    Sqlite,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Client {
+    RedisRs,
+    Fred,
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct Crash {
     /// Where stream and checkpoint are
@@ -77,6 +90,18 @@ pub struct Crash {
     /// Also cut all connections to Redis at random instants
     #[arg(long)]
     pub cut_connections: bool,
+    /// Handlers inside a transaction: three consumer processes are killed and stalled, and their effects are rows
+    #[arg(long)]
+    pub transactional: bool,
+    /// Where the checkpoint and the rows are
+    #[arg(long, value_enum, default_value = "postgres", requires = "transactional")]
+    pub checkpoint: Rows,
+    /// Which client reads from Redis
+    #[arg(long, value_enum, default_value = "redis-rs", requires = "transactional")]
+    pub client: Client,
+    /// Also kill the checkpoint's server and start it again at random instants
+    #[arg(long, requires = "transactional")]
+    pub kill_store: bool,
     /// The seed of all instants; random if it is not given, and printed
     #[arg(long)]
     pub seed: Option<u64>,
@@ -118,6 +143,8 @@ pub enum Child {
     Produce(Produce),
     /// Consumes until its standard input closes, and records each effect
     Consume(Consume),
+    /// Consumes until its standard input closes, and writes each effect in the transaction of the checkpoint
+    Transact(Transact),
     /// Appends entries that carry the time
     Pace(Pace),
     /// Consumes them, and prints how late they came
@@ -156,6 +183,26 @@ pub struct Consume {
     #[arg(long)]
     pub effects: PathBuf,
     /// The number of this process, for that file
+    #[arg(long)]
+    pub run: u32,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Transact {
+    #[command(flatten)]
+    pub place: Place,
+    #[arg(long, value_enum)]
+    pub client: Client,
+    #[arg(long, value_enum)]
+    pub checkpoint: Rows,
+    /// The URL of the database, or the path of a file
+    #[arg(long)]
+    pub store: String,
+    #[arg(long)]
+    pub group: String,
+    #[arg(long, value_enum)]
+    pub ownership: Ownership,
+    /// The number of this process, for its rows
     #[arg(long)]
     pub run: u32,
 }

@@ -54,6 +54,7 @@ mod imp {
             Task::Latency(args) => bench::latency(&args).await,
             Task::Child(Child::Produce(args)) => crash::produce(&args).await,
             Task::Child(Child::Consume(args)) => crash::consume(&args).await,
+            Task::Child(Child::Transact(args)) => crash::transact(&args).await,
             Task::Child(Child::Pace(args)) => bench::pace(&args).await,
             Task::Child(Child::Fan(args)) => bench::fan(&args).await,
             Task::Test(_) | Task::Ci => Err("this task runs elsewhere".into()),

@@ -47,6 +47,14 @@ pub fn private_redis() -> Result<RedisServer> {
     Ok(RedisServer::try_start(&binary, &[])?)
 }
 
+/// A PostgreSQL server of one's own, for a task that kills it or measures it.
+#[cfg(feature = "runs")]
+pub fn private_postgres(options: &[&str]) -> Result<PostgresServer> {
+    let programs =
+        POSTGRES.programs().ok_or("this needs PostgreSQL's programs on the PATH, or in POSTGRES_BIN")?;
+    Ok(PostgresServer::try_start(&programs, options)?)
+}
+
 /// What is to be known of a kind of server to provide one.
 #[derive(Debug)]
 struct Kind {

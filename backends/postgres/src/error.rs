@@ -130,10 +130,10 @@ fn of_refusal(refusal: &dyn DatabaseError) -> Error {
         "40001" | "40P01" => {
             (ErrorKind::Unavailable, Retry::Now, "somebody else wrote at the same time: repeat")
         }
-        "55P03" => (
+        "55P03" | "57014" => (
             ErrorKind::Unavailable,
             Retry::Now,
-            "another transaction holds the row too long: repeat, and look for transactions that stay open",
+            "the statement took too long: repeat, and look for transactions that stay open",
         ),
         "42P01" | "42703" | "3F000" => (
             ErrorKind::Missing,

@@ -3,15 +3,15 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use highwater::{
-    EntryId, Error, ErrorKind, Outcome, Result,
+    EntryId, Error, ErrorKind, Outcome, Result, Subscription,
     backend::{Committed, Settlement},
     clock::Clock,
 };
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection, postgres::PgRow};
 use tokio::time::timeout;
 
 use crate::{
-    Postgres, error, record,
+    Postgres, codec, error, record,
     sql::Guard,
     transaction::{self, Settled},
 };
@@ -35,7 +35,9 @@ pub enum SettledIn {
 #[must_use = "nothing is settled before the transaction is committed, and `confirm` says that it was"]
 pub struct Provisional {
     postgres: Postgres,
-    request: Box<Settlement>,
+    subscription: Subscription,
+    /// Whether each was settled by itself.
+    each: bool,
     watermark: Option<EntryId>,
     transaction: String,
 }
@@ -75,33 +77,44 @@ impl Postgres {
     ///
     /// The entries may be settled in the transaction: roll it back.
     pub async fn settle_in(&self, conn: &mut PgConnection, request: &Settlement) -> Result<SettledIn> {
-        self.savepoint(conn, "SAVEPOINT highwater").await?;
+        let begun = "SAVEPOINT highwater; SELECT current_setting('statement_timeout')";
+        let timeout_before = record::text(&record::last(self.within(conn, begun).await?)?, 0)?;
         let settled =
             timeout(self.patience(), transaction::settle(self.sql(), conn, request, &Guard::Within));
         let settled = settled.await.unwrap_or_else(|_| Err(error::timed_out(Outcome::NotApplied)));
         let end = match &settled {
-            Ok(settled) if settled.before.is_empty() => "RELEASE SAVEPOINT highwater",
-            _ => "ROLLBACK TO SAVEPOINT highwater; RELEASE SAVEPOINT highwater",
+            Ok(settled) if settled.before.is_empty() => {
+                // The caller's statements are not ours to limit.
+                let before = codec::text(timeout_before.as_deref().unwrap_or("0"));
+                format!("RELEASE SAVEPOINT highwater; SELECT set_config('statement_timeout', {before}, true)")
+            }
+            _ => "ROLLBACK TO SAVEPOINT highwater; RELEASE SAVEPOINT highwater".into(),
         };
-        let ended = self.savepoint(conn, end).await;
+        let ended = self.within(conn, &end).await;
         let Settled { before, watermark, transaction } = settled?;
         ended?;
         if !before.is_empty() {
             return Ok(SettledIn::AlreadySettled(before));
         }
         let transaction = transaction.ok_or_else(|| error::unreadable("the id of a transaction"))?;
-        let (postgres, request) = (self.clone(), Box::new(request.clone()));
-        Ok(SettledIn::Provisional(Provisional { postgres, request, watermark, transaction }))
+        Ok(SettledIn::Provisional(Provisional {
+            postgres: self.clone(),
+            subscription: request.subscription.clone(),
+            each: request.position.is_none(),
+            watermark,
+            transaction,
+        }))
     }
 
-    async fn savepoint(&self, conn: &mut PgConnection, statement: &'static str) -> Result<()> {
-        let done = timeout(self.patience(), sqlx::raw_sql(statement).execute(conn)).await;
-        match done.map_err(|_| error::timed_out(Outcome::NotApplied))? {
-            Ok(_) => Ok(()),
-            Err(cause) if error::is_outside(&cause) => {
+    async fn within(&self, conn: &mut PgConnection, statements: &str) -> Result<Vec<PgRow>> {
+        let done = sqlx::raw_sql(AssertSqlSafe(statements)).fetch_all(conn);
+        match timeout(self.patience(), done).await {
+            Ok(Ok(rows)) => Ok(rows),
+            Ok(Err(cause)) if error::is_outside(&cause) => {
                 Err(Error::invalid("the connection is in no transaction: begin one, and settle at its end"))
             }
-            Err(cause) => Err(error::translate_in_transaction(&cause)),
+            Ok(Err(cause)) => Err(error::translate_in_transaction(&cause)),
+            Err(_) => Err(error::timed_out(Outcome::NotApplied)),
         }
     }
 }
@@ -125,8 +138,7 @@ impl Provisional {
         loop {
             match self.status().await.map_err(|error| error.with_outcome(Outcome::Unknown))?.as_deref() {
                 Some("committed") => {
-                    let each = self.request.position.is_none();
-                    self.postgres.prunes().fetch_or(each, Ordering::Relaxed);
+                    self.postgres.prunes().fetch_or(self.each, Ordering::Relaxed);
                     return Ok(Committed::done(self.watermark));
                 }
                 Some("aborted") => {
@@ -156,7 +168,7 @@ impl Provisional {
 
     async fn status(&self) -> Result<Option<String>> {
         let sql = format!("SELECT pg_xact_status('{}'::xid8)", self.transaction);
-        let rows = self.postgres.lanes().read(&self.request.subscription, sql).await?;
+        let rows = self.postgres.lanes().read(&self.subscription, sql).await?;
         record::text(&record::last(rows)?, 0)
     }
 }

@@ -32,8 +32,8 @@ pub struct Settings {
     /// pool is left for you. A transaction takes one more, as long as it is open.
     pub connections: usize,
     /// How long to wait for a connection, and then for an answer, from 100 ms to 10 min. Default: 5 s. Shorter: an outage is
-    /// noticed sooner; longer: fewer errors under load. Of this time, four fifths may be spent on a row that somebody else
-    /// has locked.
+    /// noticed sooner; longer: fewer errors under load. The server is given four fifths of it for a statement, also while
+    /// that waits for a row that somebody else has locked.
     pub response_timeout: Duration,
     /// How long a transaction may stand still after it has settled its entries, from 10 ms to less than four fifths of the
     /// response timeout. Default: 2 s. The server ends it then. A process that is stopped right before its commit holds up
@@ -97,9 +97,9 @@ impl Settings {
         self
     }
 
-    /// How long a statement waits for a row that is locked. Less than the response timeout, so that it is known then that
-    /// nothing took place.
-    pub(crate) fn lock_timeout(&self) -> Duration {
+    /// How long the server works on a statement, also while it waits for a row that is locked. Less than the response
+    /// timeout, so that it is known then that nothing took place.
+    pub(crate) fn statement_timeout(&self) -> Duration {
         self.response_timeout * 4 / 5
     }
 
@@ -118,7 +118,8 @@ impl Settings {
         if !timeouts.contains(&self.response_timeout) {
             return Err(Error::invalid("`response_timeout` is from 100 ms to 10 min"));
         }
-        if self.commit_timeout < Duration::from_millis(10) || self.commit_timeout >= self.lock_timeout() {
+        if self.commit_timeout < Duration::from_millis(10) || self.commit_timeout >= self.statement_timeout()
+        {
             return Err(Error::invalid(
                 "`commit_timeout` is from 10 ms to less than four fifths of `response_timeout`",
             ));

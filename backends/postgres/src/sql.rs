@@ -1,4 +1,4 @@
-//! The statements. Each is one, and answers in any case: with the record as it stood, and what became of it.
+//! The statements. Each is one round trip, and answers in any case: with the record as it stood, and what became of it.
 //!
 //! They share a form. The record is locked and read first, as it stands now and not as it stood when the statement began;
 //! what to write is decided from that; and the answer has both. Where there is no record one is inserted. If another one
@@ -36,7 +36,7 @@ pub(crate) enum Guard {
 #[derive(Debug)]
 pub(crate) struct Sql {
     pub(crate) names: Names,
-    lock_ms: u64,
+    statement_ms: u64,
     commit_ms: u64,
 }
 
@@ -44,7 +44,7 @@ impl Sql {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             names: Names::new(settings),
-            lock_ms: millis(settings.lock_timeout()),
+            statement_ms: millis(settings.statement_timeout()),
             commit_ms: millis(settings.commit_timeout),
         }
     }
@@ -71,13 +71,14 @@ impl Sql {
             (&self.names.checkpoint, &request.subscription, text(request.owner.as_str()));
         let until = format!("clock_timestamp() + {}", interval(request.ttl));
         format!(
-            "WITH {locked}, \
+            "{limits}WITH {locked}, \
              upd AS (UPDATE {table} AS c SET epoch = p.epoch + 1, lease_owner = {owner}, lease_until = {until} \
              FROM prev AS p WHERE {key} AND p.version = {RECORD_VERSION} \
              AND (p.lease_until IS NULL OR p.lease_until <= p.now OR p.lease_owner = {owner}) RETURNING c.epoch), \
              {ins} \
              SELECT {COLUMNS}, coalesce((SELECT epoch FROM upd), (SELECT epoch FROM ins))::text FROM {answer}",
-            locked = self.locked(of, "FOR UPDATE", &Guard::Alone),
+            limits = self.limits(&Guard::Alone),
+            locked = self.locked(of, "FOR UPDATE"),
             key = key("c", of),
             ins = self.insert(
                 of,
@@ -101,10 +102,11 @@ impl Sql {
     fn lease(&self, of: &Subscription, epoch: Epoch, set: &str) -> String {
         let table = &self.names.checkpoint;
         format!(
-            "WITH {locked}, \
+            "{limits}WITH {locked}, \
              upd AS (UPDATE {table} AS c SET {set} FROM prev AS p WHERE {key} AND {allowed} RETURNING 1) \
              SELECT {COLUMNS}, (SELECT count(*) FROM upd)::text FROM {ANSWER}",
-            locked = self.locked(of, "FOR NO KEY UPDATE", &Guard::Alone),
+            limits = self.limits(&Guard::Alone),
+            locked = self.locked(of, "FOR NO KEY UPDATE"),
             key = key("c", of),
             allowed = allowed(epoch),
         )
@@ -120,14 +122,15 @@ impl Sql {
         let absent = request.expected.is_none_or(|e| e == Epoch(0));
         let force = request.force;
         format!(
-            "BEGIN; WITH {locked} SELECT 1 FROM prev; WITH {locked}, \
+            "BEGIN; {limits}WITH {locked} SELECT 1 FROM prev; WITH {locked}, \
              upd AS (UPDATE {table} AS c SET epoch = p.epoch + 1, lease_owner = NULL, lease_until = NULL, \
              ({columns}) = ROW({values}) FROM prev AS p WHERE {key} AND p.version = {RECORD_VERSION} AND {stored} \
              AND ({force} OR p.lease_until IS NULL OR p.lease_until <= p.now) RETURNING c.id, c.epoch), \
              gone AS (DELETE FROM {settled} AS s USING upd WHERE s.checkpoint = upd.id), \
              {ins} \
              SELECT {COLUMNS}, coalesce((SELECT epoch FROM upd), (SELECT epoch FROM ins))::text FROM {ANSWER}; COMMIT",
-            locked = self.locked(of, "FOR UPDATE", &Guard::Alone),
+            limits = self.limits(&Guard::Alone),
+            locked = self.locked(of, "FOR UPDATE"),
             key = key("c", of),
             ins = self.insert(of, &format!("epoch, {columns}"), &format!("1, {values}"), &absent.to_string()),
         )
@@ -149,7 +152,7 @@ impl Sql {
             String::new()
         };
         format!(
-            "WITH {locked}, \
+            "{limits}WITH {locked}, \
              given ({columns}) AS (VALUES ({given})), \
              way AS (SELECT p.id, \
              coalesce((g.watermark, g.ahead_top) < (p.watermark, p.ahead_top), false) AS back, \
@@ -172,7 +175,8 @@ impl Sql {
              SELECT {COLUMNS}, (EXISTS (SELECT FROM upd) OR EXISTS (SELECT FROM ins))::text, \
              encode((SELECT n.watermark FROM next AS n), 'hex'), EXISTS (SELECT FROM ins)::text, \
              {guarded}::text, {xid} FROM {ANSWER}",
-            locked = self.locked(of, "FOR NO KEY UPDATE", guard),
+            limits = self.limits(guard),
+            locked = self.locked(of, "FOR NO KEY UPDATE"),
             allowed = allowed(epoch),
             guarded = guarded(guard),
             key = key("c", of),
@@ -191,7 +195,7 @@ impl Sql {
     pub(crate) fn settle_each(&self, request: &Settlement, guard: &Guard) -> String {
         let (settled, of) = (&self.names.settled, &request.subscription);
         format!(
-            "WITH {locked}, {ins}, \
+            "{limits}WITH {locked}, {ins}, \
              target AS (SELECT p.id, coalesce(p.watermark, '') AS watermark FROM prev AS p WHERE {allowed} AND {guarded} \
              UNION ALL SELECT i.id, '' FROM ins AS i), \
              given AS MATERIALIZED (SELECT unnest({ids}) AS entry), \
@@ -201,7 +205,8 @@ impl Sql {
              (SELECT string_agg(encode(g.entry, 'hex'), ' ' ORDER BY g.entry) FROM given AS g LEFT JOIN added AS a \
              ON a.entry = g.entry WHERE a.entry IS NULL), \
              NULL::text, EXISTS (SELECT FROM ins)::text, {guarded}::text, {xid} FROM {ANSWER}",
-            locked = self.locked(of, "FOR SHARE", guard),
+            limits = self.limits(guard),
+            locked = self.locked(of, "FOR SHARE"),
             ins = self.insert(
                 of,
                 "epoch, ahead, ahead_top, ahead_hole",
@@ -227,18 +232,24 @@ impl Sql {
         )
     }
 
-    /// The beginning of a statement: waits for the record, and reads it as `prev`.
-    fn locked(&self, of: &Subscription, lock: &str, guard: &Guard) -> String {
-        let table = &self.names.checkpoint;
-        // They last until the transaction ends; alone, that is the statement.
-        let mut limits = format!("set_config('lock_timeout', '{}ms', true)", self.lock_ms);
-        if !matches!(guard, Guard::Alone) {
-            let ms = self.commit_ms;
-            limits += &format!(", set_config('idle_in_transaction_session_timeout', '{ms}ms', true)");
+    /// Settings for what follows in the same round trip. They last until the transaction ends; alone, that is the statement.
+    fn limits(&self, guard: &Guard) -> String {
+        // All in it counts, however many locks it waits for one after the other; a lock timeout would begin anew with each.
+        let statement = format!("set_config('statement_timeout', '{}ms', true)", self.statement_ms);
+        match guard {
+            Guard::Alone => format!("SELECT {statement}; "),
+            Guard::In(_) | Guard::Within => {
+                let idle = "idle_in_transaction_session_timeout";
+                format!("SELECT {statement}, set_config('{idle}', '{}ms', true); ", self.commit_ms)
+            }
         }
+    }
+
+    /// The beginning of a statement: waits for the record, and reads it as `prev`.
+    fn locked(&self, of: &Subscription, lock: &str) -> String {
+        let table = &self.names.checkpoint;
         format!(
-            "limits AS MATERIALIZED (SELECT {limits}), \
-             held AS MATERIALIZED (SELECT c.* FROM limits, {table} AS c WHERE {key} {lock} OF c), \
+            "held AS MATERIALIZED (SELECT c.* FROM {table} AS c WHERE {key} {lock}), \
              prev AS MATERIALIZED (SELECT h.*, clock_timestamp() AS now FROM held AS h)",
             key = key("c", of),
         )

@@ -87,10 +87,11 @@ impl<D: Driver> Redis<D> {
     /// Safe: dropping it closes the connection.
     pub async fn open(settings: Settings) -> Result<Self> {
         settings.validate()?;
+        // Boxed: these futures are deep, and what a caller builds around them may make them too deep to compile.
         let link = Arc::new(Link::<D>::new(settings)?);
         // First, since it is short: a server that waits for a password cuts the connection at a long argument.
-        let counts = counts_entries(&link).await?;
-        let scripts = Arc::new(Scripts::load(&link).await?);
+        let counts = Box::pin(counts_entries(&link)).await?;
+        let scripts = Arc::new(Box::pin(Scripts::load(&link)).await?);
         let capabilities = StreamCapabilities::none().with(true, counts, false);
         // Servers began to count entries and to wake the readers of a stream that goes in the same version.
         let group_block_max = if counts { commands::BLOCK_MAX } else { BLOCK_MAX_UNWOKEN };

@@ -21,9 +21,36 @@
 //!
 //! # Features
 //!
-//! - `redis-rs` (default): the client of the `redis` crate. Its types appear nowhere in this crate's interface.
+//! - `redis-rs` (default): the client of the `redis` crate.
+//! - `fred`: the client of the `fred` crate.
 //! - `tls`: `rediss://`, by rustls, with the certificates that the machine trusts. Unless the process has chosen a rustls
 //!   `CryptoProvider`, `ring` becomes its default.
+//!
+//! # Which client
+//!
+//! Both run the same commands and scripts, on the same keys, and pass the same tests; the types of neither appear in this
+//! crate's interface. [`Redis`] names its client in its type, by default the first that is enabled. [`connect`] takes it from a
+//! setting. What differs:
+//!
+//! | | `redis-rs` | `fred` |
+//! | --- | --- | --- |
+//! | the crate | `redis` 1.8, released often | `fred` 10.1 of February 2025, its latest |
+//! | a payload that is read | is copied once, out of the buffer of the socket | is a slice of it, so one entry that is kept keeps all that came in the same reply |
+//! | a payload that is appended | is copied into the command, and from there to the socket | is copied to the socket |
+//! | a password that the server does not ask for | is refused | is not noticed |
+//!
+//! # One server, Sentinel, or a cluster
+//!
+//! The URL says which: see [`Settings::url`]. The way to the right server is this crate's own, the same for every client:
+//!
+//! - A **sentinel** is asked for the master each time a connection is made, and the answer is checked with the server. A
+//!   connection to what became a replica is given up.
+//! - In a **cluster** each stream lies on one node, with all that belongs to it. Who owns which slot is asked for when it is
+//!   not known or a node cannot be reached; `MOVED` and `ASK` are followed, since they mean that the command had no effect.
+//! - Nothing else is ever sent twice. A command whose reply is lost is an error of unknown outcome, whatever the client.
+//!
+//! Redis replicates without waiting: a failover can lose what was just written. A checkpoint in the same server then goes back
+//! together with its stream. One that is kept elsewhere shows that the stream lost entries.
 //!
 //! # What is kept where
 //!

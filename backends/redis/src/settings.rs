@@ -8,8 +8,20 @@ use highwater::{Error, Result};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Settings {
-    /// `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, or `redis+unix:///path[?db=0&user=…&pass=…]`.
-    /// With `?protocol=resp3` in it the third version of the protocol is spoken.
+    /// Where the server is, and who asks:
+    ///
+    /// | what | form |
+    /// | --- | --- |
+    /// | a server | `redis://[user:password@]host[:port][/db]` |
+    /// | a socket | `redis+unix:///path[?db=0&user=…&pass=…]` |
+    /// | the master that sentinels name | `redis-sentinel://[user:password@]host[:port],…[/db]?master=name` |
+    /// | a cluster | `redis-cluster://[user:password@]host[:port],…` |
+    ///
+    /// Any one of several hosts is enough to find the others. The ports default to 6379, for sentinels to 26379. Sentinels that
+    /// ask for a user or a password of their own get `&sentinel_user=…&sentinel_pass=…`.
+    ///
+    /// With `rediss` in place of `redis` it goes by TLS, to the sentinels too. With `protocol=resp3` behind the `?` the third
+    /// version of the protocol is spoken. What a URL gives a special meaning, in a password, is written as `%2F` and so on.
     pub url: String,
     /// How long to wait for the reply to a command. A shorter time finds a dead server earlier; a longer one lets a slow
     /// server finish, which avoids replies of unknown outcome. Default 5 s.

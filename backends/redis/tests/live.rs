@@ -18,6 +18,8 @@ mod cluster;
 mod connections;
 #[path = "live/effects.rs"]
 mod effects;
+#[path = "live/handlers.rs"]
+mod handlers;
 #[path = "live/model.rs"]
 mod model;
 #[path = "live/sentinel.rs"]

@@ -4,6 +4,7 @@ mod histogram;
 mod latency;
 mod ours;
 mod raw;
+mod rows;
 
 use std::{
     sync::Arc,
@@ -13,6 +14,7 @@ use std::{
 use highwater_redis::Redis;
 
 pub use self::latency::{fan, latency, pace};
+use self::rows::Rows;
 use crate::{Result, cli::Bench, servers, support::server::RedisServer};
 
 const STREAM: &str = "bench";
@@ -31,6 +33,9 @@ const CONTENDERS: &[Contender] = &[
     Contender { name: "highwater shared", against: Some("raw XREADGROUP + XACK") },
     Contender { name: "raw XREAD", against: None },
     Contender { name: "highwater exclusive", against: Some("raw XREAD") },
+    Contender { name: "checkpoint in Postgres", against: Some("highwater shared") },
+    Contender { name: "raw XREAD + sqlx", against: None },
+    Contender { name: "highwater transactional", against: Some("raw XREAD + sqlx") },
 ];
 
 /// What one run took.
@@ -47,12 +52,13 @@ pub async fn bench(args: &Bench) -> Result {
     println!("bench: {} entries of {PAYLOAD} bytes, {} rounds, interleaved", args.entries, args.rounds);
     raw::fill(&server.url(), args.entries).await?;
     let backend = Arc::new(Redis::connect(&server.url()).await?);
+    let database = Rows::create().await?;
     let chosen = CONTENDERS.iter().filter(|c| args.only.as_ref().is_none_or(|only| c.name.contains(only)));
     let mut results: Vec<(&Contender, Vec<Run>)> = chosen.map(|c| (c, Vec::new())).collect();
     for round in 1..=args.rounds {
         for (contender, runs) in &mut results {
             let group = format!("{}-{round}", contender.name.replace(' ', "-"));
-            runs.push(measure(contender, &server, &backend, &group, args.entries).await?);
+            runs.push(measure(contender, &server, &backend, &database, &group, args.entries).await?);
         }
     }
     print(&results, args.entries);
@@ -63,10 +69,12 @@ async fn measure(
     contender: &Contender,
     server: &RedisServer,
     backend: &Arc<Redis>,
+    database: &Rows,
     group: &str,
     entries: u64,
 ) -> Result<Run> {
     // Connections are made before the clock runs, in all loops.
+    database.clear().await?;
     let raw = raw::connect(&server.url()).await?;
     let ours = Arc::clone(backend);
     let before = (client_cpu(), server_cpu(server)?);
@@ -75,7 +83,10 @@ async fn measure(
         "raw XREADGROUP + XACK" => raw::read_group(raw, group, entries).await?,
         "raw XREAD" => raw::read(raw, entries).await?,
         "highwater shared" => ours::shared(ours, group, entries).await?,
-        _ => ours::exclusive(ours, group, entries).await?,
+        "highwater exclusive" => ours::exclusive(ours, group, entries).await?,
+        "checkpoint in Postgres" => ours::elsewhere(ours, database.store.clone(), group, entries).await?,
+        "raw XREAD + sqlx" => database.raw(raw, group, entries).await?,
+        _ => database.ours(ours, group, entries).await?,
     }
     let wall = start.elapsed();
     let run = Run {
@@ -83,8 +94,15 @@ async fn measure(
         client_cpu: client_cpu() - before.0,
         server_cpu: server_cpu(server)?.saturating_sub(before.1),
     };
-    if contender.name != "raw XREAD" {
-        check(server, backend, contender, group).await?;
+    match contender.name {
+        "raw XREAD" => {}
+        "raw XREAD + sqlx" => database.check(entries).await?,
+        "highwater transactional" => {
+            database.check(entries).await?;
+            ours::check(backend, &database.store, group).await?;
+        }
+        "checkpoint in Postgres" => ours::check(backend, &database.store, group).await?,
+        _ => check(server, backend, contender, group).await?,
     }
     Ok(run)
 }
@@ -96,7 +114,7 @@ async fn check(server: &RedisServer, backend: &Redis, contender: &Contender, gro
         return Err(format!("{}: entries are pending: {pending}", contender.name).into());
     }
     if contender.against.is_some() {
-        ours::check(backend, group).await?;
+        ours::check(backend, backend, group).await?;
     }
     Ok(())
 }

@@ -34,6 +34,19 @@ pub async fn exclusive(backend: Arc<Redis>, group: &str, entries: u64) -> Result
     Ok(())
 }
 
+/// A shared subscription whose checkpoint is in another store.
+pub async fn elsewhere(
+    backend: Arc<Redis>,
+    store: impl CheckpointBackend,
+    group: &str,
+    entries: u64,
+) -> Result {
+    let (handler, done) = counting(entries);
+    let consumer = Consumer::builder(Subscription::new(STREAM, group)?, backend, store).shared().build()?;
+    consumer.run(handler, async move { done.notified().await }).await?;
+    Ok(())
+}
+
 /// A handler that looks at each payload, and says when it has seen all entries.
 fn counting(entries: u64) -> (impl Fn(Delivery) -> std::future::Ready<io::Result<()>>, Arc<Notify>) {
     let seen = AtomicU64::new(0);
@@ -50,11 +63,11 @@ fn counting(entries: u64) -> (impl Fn(Delivery) -> std::future::Ready<io::Result
 }
 
 /// Whether the checkpoint says that all is settled.
-pub async fn check(backend: &Redis, group: &str) -> Result {
+pub async fn check(backend: &Redis, store: &dyn CheckpointBackend, group: &str) -> Result {
     let subscription = Subscription::new(STREAM, group)?;
     let state = backend.inspect(&Inspect::stream(subscription.stream.clone())).await?;
     let last = state.ok_or("the stream is gone")?.last_id;
-    let checkpoint = backend.load(&subscription).await?.ok_or("there is no checkpoint")?;
+    let checkpoint = store.load(&subscription).await?.ok_or("there is no checkpoint")?;
     match checkpoint.position.watermark {
         watermark if watermark == last => Ok(()),
         watermark => Err(format!("{group}: the checkpoint is at {watermark}, not at {last}").into()),

@@ -63,14 +63,7 @@ pub async fn read(mut connection: MultiplexedConnection, entries: u64) -> Result
     let mut seen = 0;
     let mut after = "0".to_owned();
     while seen < entries {
-        let reply: StreamReadReply = cmd("XREAD")
-            .arg("COUNT")
-            .arg(BATCH)
-            .arg("STREAMS")
-            .arg(STREAM)
-            .arg(&after)
-            .query_async(&mut connection)
-            .await?;
+        let reply = next(&mut connection, &after).await?;
         let ids = check(&reply)?;
         seen += ids.len() as u64;
         (*ids.last().ok_or("the stream is too short")?).clone_into(&mut after);
@@ -78,8 +71,15 @@ pub async fn read(mut connection: MultiplexedConnection, entries: u64) -> Result
     Ok(())
 }
 
+/// A batch after an id.
+pub async fn next(connection: &mut MultiplexedConnection, after: &str) -> Result<StreamReadReply> {
+    let mut read = cmd("XREAD");
+    read.arg("COUNT").arg(BATCH).arg("STREAMS").arg(STREAM).arg(after);
+    Ok(read.query_async(connection).await?)
+}
+
 /// The ids, of which there must be some, each with the whole payload.
-fn check(reply: &StreamReadReply) -> Result<Vec<&str>> {
+pub fn check(reply: &StreamReadReply) -> Result<Vec<&str>> {
     let entries = reply.keys.iter().flat_map(|key| &key.ids);
     let ids: Vec<_> = entries
         .map(|entry| match entry.map.get("d") {

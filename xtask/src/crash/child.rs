@@ -103,7 +103,7 @@ async fn handle(run: u32, mut effects: &File, delivery: &Delivery) -> Result {
 }
 
 /// The lines of the standard input. A thread of its own reads them: a runtime would wait for a read that it started.
-fn stdin_lines() -> mpsc::UnboundedReceiver<String> {
+pub(super) fn stdin_lines() -> mpsc::UnboundedReceiver<String> {
     let (send, lines) = mpsc::unbounded_channel();
     thread::spawn(move || {
         for line in io::stdin().lock().lines().map_while(io::Result::ok) {

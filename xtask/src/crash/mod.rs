@@ -2,17 +2,24 @@
 
 mod audit;
 mod child;
+mod consumer;
+mod exactly_once;
 mod observer;
 mod rounds;
+mod table;
+mod transact;
 
 use std::{fs, time::Duration};
 
 use tempfile::TempDir;
 
-pub use self::child::{consume, produce};
 use self::{
     audit::{Evidence, Verdict, audit, read_effects},
     rounds::{Outcome, Scene},
+};
+pub use self::{
+    child::{consume, produce},
+    transact::transact,
 };
 use crate::{
     Result,
@@ -30,6 +37,12 @@ pub async fn run(args: &Crash) -> Result {
     if args.backend != Backend::Redis && disturbed {
         return Err("--destroy-group, --flush-group and --cut-connections are for --backend redis".into());
     }
+    if args.transactional && disturbed {
+        return Err(
+            "--destroy-group, --flush-group and --cut-connections are for runs without --transactional"
+                .into(),
+        );
+    }
     if args.entries <= u64::from(args.rounds) {
         return Err("each round needs an entry: more --entries, or fewer --rounds".into());
     }
@@ -41,7 +54,11 @@ pub async fn run(args: &Crash) -> Result {
     };
     let mut failed = false;
     for ownership in ownerships {
-        failed |= !one(args, *ownership, seed).await?;
+        let holds = match args.transactional {
+            true => exactly_once::one(args, *ownership, seed).await?,
+            false => one(args, *ownership, seed).await?,
+        };
+        failed |= !holds;
     }
     if failed {
         Err(format!("a guarantee did not hold: repeat it with --seed {seed}").into())

@@ -28,27 +28,22 @@ use super::{
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// The client of the `fred` crate.
-pub struct Fred(Config);
+pub struct Fred {
+    config: Config,
+    db: i64,
+}
 
 impl Driver for Fred {
     type Connection = Socket;
 
     fn new(login: &Login) -> highwater::Result<Self> {
+        #[cfg_attr(not(feature = "tls"), expect(unused_mut, reason = "only TLS adds to it"))]
         let mut config = Config {
             username: login.user.clone(),
             password: login.password.clone(),
             version: if login.resp3 { RespVersion::RESP3 } else { RespVersion::RESP2 },
             ..Config::default()
         };
-        if login.db != 0 {
-            let unsupported = |_| {
-                highwater::Error::new(
-                    highwater::ErrorKind::Unsupported,
-                    "`fred` knows the databases 0 to 255: choose one of them, or the client `redis-rs`",
-                )
-            };
-            config.database = Some(u8::try_from(login.db).map_err(unsupported)?);
-        }
         #[cfg(feature = "tls")]
         if login.tls {
             super::install_cryptography();
@@ -58,7 +53,7 @@ impl Driver for Fred {
             })?;
             config.tls = Some(connector.into());
         }
-        Ok(Self(config))
+        Ok(Self { config, db: login.db })
     }
 
     async fn connect(&self, node: &Node) -> Result<Socket, Fault> {
@@ -80,14 +75,21 @@ impl Driver for Fred {
             ..ConnectionConfig::default()
         };
         // Without a policy it does not connect again, and so has nothing to send a command twice on.
-        let client = Client::new(Config { server, ..self.0.clone() }, None, Some(config), None);
+        let client = Client::new(Config { server, ..self.config.clone() }, None, Some(config), None);
         let mut connected = client.reconnect_rx();
         let mut socket = Socket::new(client);
         tokio::select! {
             biased;
-            failure = &mut socket.ended => Err(failure.map_or(Fault::NotConnected(None), refused)),
-            _ = connected.recv() => Ok(socket),
+            failure = &mut socket.ended => return Err(failure.map_or(Fault::NotConnected(None), refused)),
+            _ = connected.recv() => {}
         }
+        if self.db != 0 {
+            // The driver has room for the first 256 only.
+            let mut select = Cmd::new("SELECT");
+            select.arg(self.db.to_string().as_bytes());
+            socket.send(&select).await?.checked().map_err(Fault::Server)?;
+        }
+        Ok(socket)
     }
 }
 

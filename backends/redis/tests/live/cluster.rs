@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use highwater::{ConsumerName, Epoch, ErrorKind, Outcome, Position, Subscription, backend::*};
+use highwater_redis::{Effects, key_beside};
 
 use crate::{Redis, server::*};
 
@@ -156,6 +157,28 @@ async fn a_stream_that_moves_is_followed_and_nothing_is_sent_twice() {
 }
 
 #[tokio::test]
+async fn g9_effects_go_where_their_stream_goes() {
+    let cluster = Cluster::start().await;
+    let redis = cluster.connect().await;
+    let total = key_beside(&stream("s"), "total");
+    let commit = async |ms, other: &str| {
+        let mut effects = Effects::default();
+        effects.incr_by(&total, 1).incr_by(other, 1);
+        redis.commit(effects, &Settlement::each(subscription(), Epoch(0), name("c"), ids([ms]))).await
+    };
+    commit(1, &total).await.unwrap();
+    let error = commit(2, "elsewhere").await.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Handler, Outcome::NotApplied), "{error}");
+    cluster.set_slot(NEXT, "IMPORTING", OWNER).await;
+    cluster.set_slot(OWNER, "MIGRATING", NEXT).await;
+    cluster.move_keys().await;
+    cluster.hand_over().await;
+    assert_eq!(commit(1, &total).await.unwrap(), Committed::AlreadySettled(ids([1])));
+    commit(2, &total).await.unwrap();
+    assert_eq!(cluster.nodes[NEXT].raw().await.run::<u64>(&format!("GET {total}")).await, 4);
+}
+
+#[tokio::test]
 async fn a_read_that_blocks_while_its_stream_moves_ends_and_the_next_one_finds_it() {
     let cluster = Cluster::start().await;
     let redis = cluster.connect().await;
@@ -219,7 +242,7 @@ async fn a_replica_that_takes_over_is_found() {
     // Only one node is named, and it is not the one that dies.
     let redis = connect(format!("redis-cluster://127.0.0.1:{}", cluster.nodes[1].port())).await.unwrap();
     filled(&redis, 3).await;
-    assert_eq!(cluster.nodes[OWNER].raw().await.run::<u64>("WAIT 1 5000").await, 1);
+    cluster.nodes[OWNER].raw().await.replicated().await;
     cluster.nodes[OWNER].stop();
     let error = redis.ack(&Ack::new(subscription(), ids([1]))).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::Unknown), "{error:?}");

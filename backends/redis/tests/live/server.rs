@@ -35,13 +35,14 @@ impl Server {
         panic!("no server came up");
     }
 
-    /// A sentinel that watches a master, under the name `m`, and asks for the password `watch`.
+    /// A sentinel that watches a master, under the name `m`, and asks for the password `watch`. It promotes a replica when
+    /// it is told to, and not because the machine was slow.
     pub(crate) async fn sentinel_of(master: &Self) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let conf = dir.path().join("sentinel.conf");
         let text = format!(
             "requirepass watch\nsentinel sentinel-pass watch\nsentinel monitor m 127.0.0.1 {} 1\n\
-             sentinel down-after-milliseconds m 500\nsentinel failover-timeout m 2000\n",
+             sentinel down-after-milliseconds m 60000\nsentinel failover-timeout m 10000\n",
             master.port
         );
         std::fs::write(&conf, text).unwrap();
@@ -159,6 +160,25 @@ impl Raw {
         self.try_run(line).await.unwrap_or_else(|error| panic!("{line}: {error}"))
     }
 
+    /// Waits until a replica has all that was written.
+    pub(crate) async fn replicated(&self) {
+        // Waiting is for what this very connection wrote, and for all before it.
+        self.run::<()>("SET {s}written yes").await;
+        assert_eq!(self.run::<u64>("WAIT 1 5000").await, 1, "there is a replica");
+    }
+
+    /// Everything in the server.
+    pub(crate) async fn picture(&self) -> Vec<(String, redis::Value)> {
+        let mut keys: Vec<String> = self.run("KEYS *").await;
+        keys.sort_unstable();
+        let mut all = Vec::new();
+        for key in keys {
+            let dump = self.run(&format!("DUMP {key}")).await;
+            all.push((key, dump));
+        }
+        all
+    }
+
     /// How many connections wait in a blocking command.
     pub(crate) async fn blocked(&self) -> usize {
         let clients: String = self.run("CLIENT LIST").await;
@@ -177,7 +197,7 @@ pub(crate) async fn eventually(condition: impl AsyncFn() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), check).await.expect("the condition comes true");
+    tokio::time::timeout(Duration::from_secs(20), check).await.expect("the condition comes true");
 }
 
 pub(crate) async fn connect(url: impl Into<String>) -> highwater::Result<Redis> {

@@ -277,19 +277,6 @@ async fn g18_what_cannot_be_settled_is_refused() {
     assert_eq!(raw.run::<u64>("DBSIZE").await, 2);
 }
 
-/// Everything in the server, as text.
-async fn picture(server: &Server) -> Vec<(String, redis::Value)> {
-    let raw = server.raw().await;
-    let mut keys: Vec<String> = raw.run("KEYS *").await;
-    keys.sort_unstable();
-    let mut all = Vec::new();
-    for key in keys {
-        let dump = raw.run(&format!("DUMP {key}")).await;
-        all.push((key, dump));
-    }
-    all
-}
-
 #[tokio::test]
 async fn g16_at_the_memory_limit_nothing_of_a_transaction_takes_place() {
     let server = Server::start().await;
@@ -298,7 +285,7 @@ async fn g16_at_the_memory_limit_nothing_of_a_transaction_takes_place() {
     deliver(&redis, "c", 3).await;
     let raw = server.raw().await;
     raw.run::<()>("SET {s}:old v").await;
-    let before = picture(&server).await;
+    let before = server.raw().await.picture().await;
     raw.run::<()>("CONFIG SET maxmemory 1").await;
     for settlement in [each([1]), each([1]).fused(true), each([1]).up_to(Position::at(id(1)))] {
         let mut effects = Effects::default();
@@ -310,7 +297,7 @@ async fn g16_at_the_memory_limit_nothing_of_a_transaction_takes_place() {
             (ErrorKind::Unavailable, Outcome::NotApplied),
             "{error:?}"
         );
-        assert_eq!(picture(&server).await, before);
+        assert_eq!(server.raw().await.picture().await, before);
     }
     assert_eq!(redis.settled(&mut Effects::default(), &each([1])).await.unwrap(), []);
     // What begins below the limit is carried out, however far it goes beyond.
@@ -330,7 +317,7 @@ async fn g16_at_the_memory_limit_nothing_of_a_transaction_takes_place() {
         Err(error) => {
             assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::NotApplied));
             raw.run::<()>("CONFIG SET maxmemory 0").await;
-            assert_eq!(picture(&server).await, before);
+            assert_eq!(server.raw().await.picture().await, before);
         }
     }
 }
@@ -345,7 +332,7 @@ async fn g18_without_a_right_nothing_of_a_transaction_takes_place() {
     }
     filled(&redis, 3).await;
     deliver(&redis, "c", 3).await;
-    let before = picture(&server).await;
+    let before = server.raw().await.picture().await;
     let raw = server.raw().await;
     for denied in
         ["-incrby", "-rpush", "-hset", "-hdel", "-sadd", "-zadd", "-xack", "-xinfo", "-zremrangebylex"]
@@ -358,6 +345,6 @@ async fn g18_without_a_right_nothing_of_a_transaction_takes_place() {
         let error = limited.commit(effects, &each([1]).fused(true)).await.unwrap_err();
         let about = (error.kind(), error.outcome(), error.context("command"));
         assert_eq!(about, (ErrorKind::Denied, Outcome::NotApplied, Some(&denied[1..])));
-        assert_eq!(picture(&server).await, before);
+        assert_eq!(server.raw().await.picture().await, before);
     }
 }
