@@ -1,6 +1,13 @@
 //! Draws sequences, runs them, and shrinks what fails.
 
-use std::{cell::RefCell, sync::atomic::Ordering, time::Duration};
+use std::{
+    cell::RefCell,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use proptest::test_runner::{
     Config, FailurePersistence, FileFailurePersistence, RngAlgorithm, TestCaseError, TestError, TestRunner,
@@ -13,6 +20,7 @@ use super::{
     plan::{Op, Plan, Plans},
     world::World,
 };
+use crate::clock;
 
 /// How long a sequence is.
 const STEPS: std::ops::RangeInclusive<usize> = 30..=60;
@@ -58,6 +66,13 @@ impl Sequences {
     #[must_use]
     pub fn expected_to_fail(count: u32) -> Self {
         Self { cases: count, shrinks: 0, persistent: false, ..Self::new(count) }
+    }
+
+    /// One of so many parts, which run side by side.
+    #[must_use]
+    pub fn divided(mut self, parts: u32) -> Self {
+        self.cases = self.cases.div_ceil(parts.max(1));
+        self
     }
 
     /// How long to wait for what must happen by itself. Where time is paused, less is enough. Default: 20 s.
@@ -118,13 +133,22 @@ async fn sequence(
     make: &impl AsyncFn() -> Stores,
     seen: impl Fn(&Op),
 ) -> Result<u64, String> {
+    let mut world = World::new(plan.setup.clone(), make().await, name(), patience);
     // What the runtime does by chance is the same each time.
     fastrand::seed(plan.setup.seed);
-    let mut world = World::new(plan.setup.clone(), make().await, patience);
     for op in ops {
         seen(op);
         world.step(op).await?;
     }
     world.finish().await?;
     Ok(world.deliveries)
+}
+
+/// The name of a stream that no other sequence uses, of whatever process. It does not come from the seed of a sequence, which
+/// runs many times while it shrinks.
+fn name() -> String {
+    static PROCESS: OnceLock<u64> = OnceLock::new();
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let process = PROCESS.get_or_init(clock::random);
+    format!("model:{process:016x}:{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }

@@ -40,6 +40,12 @@ impl Stores {
         }
     }
 
+    /// The same stream, with the checkpoint in another store: ack, then advance.
+    #[must_use]
+    pub fn with_checkpoints(self, checkpoints: impl CheckpointBackend) -> Self {
+        Self { checkpoints: Arc::new(checkpoints), fused: None, transactional: None, ..self }
+    }
+
     /// The checkpoint store is transactional. Some sequences handle entries in transactions of it.
     #[must_use]
     pub fn transactional<C, E>(self, checkpoints: C, effects: E) -> Self

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     EntryId, Error, ErrorKind, Fields, OnGap, Ownership, Report, Subscription,
     backend::{Append, CheckpointBackend, NewEntry, Removal, StreamBackend},
-    clock::{self, Clock},
+    clock::Clock,
     integrity::{Finding, Lost},
     layer::Fault,
 };
@@ -46,13 +46,12 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(mut setup: Setup, stores: Stores, patience: Duration) -> Self {
+    pub(super) fn new(mut setup: Setup, stores: Stores, stream: String, patience: Duration) -> Self {
         setup.transactional &= stores.transactional.is_some();
         if setup.transactional && setup.ownership == Ownership::Exclusive {
             setup.ordering = Ordering::Strict;
         }
         let (calls, receiver) = mpsc::unbounded_channel();
-        let stream = format!("model:{:016x}", clock::random());
         Self {
             facts: Facts::new(setup.clone()),
             setup,
