@@ -12,7 +12,7 @@ use super::{
     queue::Queue,
     tracker::Admission,
 };
-use crate::{Backoff, Delivery, EntryId, Error, Position};
+use crate::Delivery;
 
 /// Acks in one save: what one script call of a server takes comfortably.
 const SAVE_IDS_MAX: usize = 4_000;
