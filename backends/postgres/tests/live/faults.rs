@@ -222,27 +222,31 @@ async fn g3_behind_a_network_that_delays_and_cuts_an_advance_that_was_reported_i
 async fn g16_a_silent_network_is_unknown_in_time_and_takes_no_connection_for_ever() {
     let store = Store::new().await;
     let proxy = TcpProxy::start(store.addr()).await;
-    let postgres = Postgres::connect_with(&store.url_at(proxy.addr()), impatient()).await.unwrap();
+    let pool = pool(&store.url_at(proxy.addr()), 4);
+    let postgres = Postgres::from_pool_with(pool.clone(), impatient().connections(1)).unwrap();
     postgres.advance(&store.advance(0, 1)).await.unwrap();
-    let open = postgres.begin().await.unwrap();
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(postgres.begin().await.unwrap());
+    }
     proxy.stall(true);
     let (advance, settlement) = (store.advance(0, 2), store.each(0, [7]));
-    let answered = tokio::join!(
-        timeout(SOON, postgres.advance(&advance)),
-        timeout(SOON, postgres.commit(open, &settlement)),
-    );
-    assert_eq!(answered.0.unwrap().unwrap_err().outcome(), Outcome::Unknown);
-    assert_eq!(answered.1.unwrap().unwrap_err().outcome(), Outcome::NotApplied, "its commit was not sent");
-    // More than the pool has.
-    for _ in 0..3 {
-        let begun: Vec<_> = (0..8).map(|_| timeout(SOON, postgres.begin())).collect();
-        for begun in futures_util::future::join_all(begun).await {
-            assert_eq!(kind(begun.unwrap()), ErrorKind::Unavailable);
-        }
+    let commits = open.into_iter().map(|tx| timeout(SOON, postgres.commit(tx, &settlement)));
+    let (advanced, committed) =
+        tokio::join!(timeout(SOON, postgres.advance(&advance)), futures_util::future::join_all(commits),);
+    assert_eq!(advanced.unwrap().unwrap_err().outcome(), Outcome::Unknown);
+    for committed in committed {
+        assert_eq!(committed.unwrap().unwrap_err().outcome(), Outcome::NotApplied, "its commit was not sent");
     }
-    proxy.stall(false);
-    eventually("it goes on", SOON, async || handle(&postgres, &store.each(0, [7])).await.is_ok()).await;
-    eventually("it advances", SOON, async || postgres.advance(&store.advance(0, 3)).await.is_ok()).await;
+    // The old way stays silent. All places of the pool are free again for a new one.
+    pool.set_connect_options(store.options());
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(timeout(SOON, postgres.begin()).await.unwrap().expect("there is room"));
+    }
+    assert!(timeout(SOON, postgres.advance(&store.advance(0, 3))).await.unwrap().unwrap().moved);
+    drop(open);
+    handle(&postgres, &settlement).await.unwrap();
     assert_eq!(store.effects().await, "7");
 }
 

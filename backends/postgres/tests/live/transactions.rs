@@ -73,6 +73,7 @@ async fn g4_a_transaction_of_another_epoch_does_not_take_place() {
     let error = store.postgres.commit(tx, &store.up_to(old, 1, 2)).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Fenced, Outcome::NotApplied));
     assert_eq!(kind(store.handle(&store.each(old.0, [1])).await), ErrorKind::Fenced);
+    assert_eq!(kind(store.postgres.advance(&store.advance(old.0, 9)).await), ErrorKind::Fenced);
     assert_eq!(kind(store.handle(&store.up_to(new.next(), 1, 2)).await), ErrorKind::Invalid);
     assert_eq!((store.effects().await.as_str(), store.position().await), ("", None));
     store.handle(&store.up_to(new, 1, 2)).await.unwrap();
