@@ -84,6 +84,10 @@ impl CheckpointBackend for Postgres {
 
     async fn advance(&self, request: &Advance) -> Result<Advanced> {
         let prune = self.prunes().load(Ordering::Relaxed);
+        let forward = self.sql().forward(request, prune);
+        if self.lanes().write(&request.subscription, forward).await?.len() > 1 {
+            return Ok(Advanced::new(true, request.position.watermark));
+        }
         let statement = self.sql().advance(request, prune);
         self.write(&request.subscription, &statement, |row, record| {
             Record::check(record.as_ref(), request.epoch)?;
