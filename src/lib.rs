@@ -54,6 +54,9 @@ pub mod _docs {
     #[doc = include_str!("../docs/COMPARE.md")]
     pub mod compare {}
 
+    #[doc = include_str!("../docs/TESTING.md")]
+    pub mod testing {}
+
     #[doc = include_str!("../ARCHITECTURE.md")]
     pub mod architecture {}
 

@@ -1,19 +1,16 @@
 //! The conformance suite over every backend that needs a server or a file. The core runs it over memory and the layers.
 
-mod postgres;
+use std::sync::Arc;
 
-use std::sync::{Arc, OnceLock};
-
-use async_trait::async_trait;
-use highwater::{
-    EntryId, Fields, Result, StreamName,
-    backend::{AtomicSettle, CheckpointBackend, Read, StreamBackend},
-    conformance::Effects,
-};
+use highwater::backend::{AtomicSettle, CheckpointBackend, StreamBackend};
+use highwater_postgres::Postgres;
 use highwater_redis::{Client, Fred, Redis, Settings};
 use highwater_sqlite::Sqlite;
 
-use crate::support::shared_redis_url;
+use crate::{
+    effects::{RedisTables, shared_postgres as postgres_effects, sqlite as sqlite_effects},
+    support::shared_redis_url,
+};
 
 async fn redis() -> Redis {
     Redis::connect(&shared_redis_url()).await.expect("the server answers")
@@ -23,31 +20,12 @@ async fn redis_resp3() -> Redis {
     Redis::connect(&format!("{}/?protocol=resp3", shared_redis_url())).await.expect("the server answers")
 }
 
-/// A table of effects is a stream.
-struct Tables(Redis);
-
-#[async_trait]
-impl Effects<highwater_redis::Effects> for Tables {
-    async fn write(&self, tx: &mut highwater_redis::Effects, table: &str, row: EntryId) -> Result<()> {
-        let fields: Fields = [("row", row.to_string())].into_iter().collect();
-        tx.append(format!("table {table}"), &fields);
-        Ok(())
-    }
-
-    async fn rows(&self, table: &str) -> Result<Vec<EntryId>> {
-        let read = Read::new(StreamName::new(format!("table {table}"))?, EntryId::ZERO, usize::MAX);
-        let entries = self.0.read(&read).await?;
-        let row = |fields: &Fields| EntryId::from_bytes(fields.get("row")?);
-        Ok(entries.iter().map(|entry| row(&entry.fields).expect("a row is an id")).collect())
-    }
+async fn redis_effects() -> (Redis, RedisTables) {
+    (redis().await, RedisTables(redis().await))
 }
 
-async fn redis_effects() -> (Redis, Tables) {
-    (redis().await, Tables(redis().await))
-}
-
-async fn redis_resp3_effects() -> (Redis, Tables) {
-    (redis_resp3().await, Tables(redis_resp3().await))
+async fn redis_resp3_effects() -> (Redis, RedisTables) {
+    (redis_resp3().await, RedisTables(redis_resp3().await))
 }
 
 async fn fred() -> Redis<Fred> {
@@ -88,11 +66,12 @@ async fn any_fred_settle() -> Arc<dyn AtomicSettle> {
     chosen(Client::Fred).await
 }
 
-/// One file for all cases, as several processes would use it.
 async fn sqlite() -> Sqlite {
-    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| tempfile::tempdir().expect("a temporary folder"));
-    Sqlite::open(folder.path().join("suite.db")).await.expect("the file opens")
+    sqlite_effects().await.0
+}
+
+async fn postgres() -> Postgres {
+    postgres_effects().await.0
 }
 
 highwater::stream_conformance!(redis_stream, redis);
@@ -119,5 +98,7 @@ highwater::settle_conformance!(fred_shared_settle, any_fred_settle);
 highwater::stream_conformance!(sqlite_stream, sqlite);
 highwater::checkpoint_conformance!(sqlite_checkpoint, sqlite);
 highwater::settle_conformance!(sqlite_settle, sqlite);
-highwater::checkpoint_conformance!(postgres_checkpoint, postgres::postgres);
-highwater::transactional_conformance!(postgres_transactional, postgres::effects);
+highwater::checkpoint_conformance!(postgres_checkpoint, postgres);
+highwater::transactional_conformance!(sqlite_transactional, sqlite_effects);
+highwater::fused_conformance!(sqlite_fused, sqlite_effects);
+highwater::transactional_conformance!(postgres_transactional, postgres_effects);

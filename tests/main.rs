@@ -9,8 +9,12 @@ mod bad_input;
 mod conformance;
 #[cfg(test)]
 mod delivery;
+#[cfg(all(test, feature = "conformance"))]
+mod effects;
 #[cfg(test)]
 mod faults;
+#[cfg(all(test, feature = "conformance"))]
+mod matrix;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]

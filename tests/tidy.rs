@@ -41,9 +41,10 @@ fn root() -> &'static Path {
 /// All Rust files of the repository, as paths from its root, with their text.
 fn sources() -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
-    let mut folders: Vec<PathBuf> = ["src", "backends", "tests", "xtask", "examples", "fuzz", "bench", "cli"]
-        .map(|d| root().join(d))
-        .into();
+    let mut folders: Vec<PathBuf> =
+        ["src", "backends", "tests", "xtask", "examples", "containers", "fuzz", "bench", "cli"]
+            .map(|d| root().join(d))
+            .into();
     while let Some(folder) = folders.pop() {
         let Ok(entries) = fs::read_dir(&folder) else { continue };
         for path in entries.map(|e| e.unwrap().path()) {

@@ -16,6 +16,9 @@
 //! }
 //! ```
 //!
+//! A store whose advance is part of a transaction has [`transactional_conformance!`](crate::transactional_conformance), and
+//! [`fused_conformance!`](crate::fused_conformance) where it holds the group as well; both need [`Effects`].
+//!
 //! Each case is a test of its own, with a runtime of its own, over a backend that `make` opens for it. All may run side by
 //! side on one server: each uses stream and group names that nobody else has, and removes its stream when it succeeds.
 //!
@@ -26,6 +29,7 @@ mod checkpoint;
 mod effects;
 mod fused;
 mod list;
+pub mod model;
 mod run;
 mod settle;
 mod stream;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::FusedFuture};
 use tracing::Instrument;
 
 use super::{
@@ -50,6 +50,10 @@ async fn run(
                         if context.settings.ownership == Ownership::Exclusive {
                             report.leases_lost += 1;
                             context.report(&Observation::Lost(&error));
+                        }
+                        if shutdown.is_terminated() {
+                            // It was lost while it stopped. Nobody would stop it again.
+                            break;
                         }
                         continue;
                     }

@@ -21,8 +21,13 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where Debian puts the programs of each version.
 const DEBIAN: &str = "/usr/lib/postgresql";
-/// Once the process is gone: an immediate shutdown, which also gives back shared memory, and then the folder.
-const CLEAN_UP: &str = "kill -s QUIT \"$1\"; while kill -s 0 \"$1\"; do sleep 0.1; done; rm -rf -- \"$2\"";
+/// An immediate shutdown, which also gives back shared memory, and the folder removed.
+const END: &str = r#"
+kill -s QUIT "$1"
+n=0; while kill -s 0 "$1" && [ $n -lt 100 ]; do sleep 0.05; n=$((n + 1)); done
+kill -s KILL "$1"
+rm -rf -- "$2"
+"#;
 
 /// A `postgres` of one's own, on loopback and a port that the system gave, which may be killed and restarted.
 /// Nobody is asked for a password. It does not wait for the disk, unless its options say `fsync=on`.
@@ -136,12 +141,7 @@ impl PostgresServer {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let dir = self.dir.path().as_os_str();
         let mut process = Guarded::spawn_with(&mut command, |pid| {
-            ["sh", "-c", CLEAN_UP, "sh", pid]
-                .map(OsStr::new)
-                .into_iter()
-                .chain([dir])
-                .map(Into::into)
-                .collect()
+            ["sh", "-c", END, "sh", pid].map(OsStr::new).into_iter().chain([dir]).map(Into::into).collect()
         })
         .map_err(|e| named(&self.programs.join("postgres"), &e))?;
         self.wait_until_ready(&mut process).map_err(|e| self.with_log(&e))?;
@@ -187,15 +187,9 @@ impl PostgresServer {
 
 impl Drop for PostgresServer {
     fn drop(&mut self) {
-        let Some(process) = &mut self.process else { return };
-        // An immediate shutdown gives back shared memory; what is killed does not.
-        let deadline = Instant::now() + STOP_TIMEOUT;
-        if process.signal(Signal::QUIT).is_ok() {
-            while matches!(process.try_wait(), Ok(None)) && Instant::now() < deadline {
-                thread::sleep(Duration::from_millis(2));
-            }
+        if let Some(process) = &mut self.process {
+            process.end();
         }
-        self.kill();
     }
 }
 

@@ -88,6 +88,19 @@ impl Guarded {
         Ok(kill_process(self.raw_pid(), signal)?)
     }
 
+    /// Ends it in the way that it was given, and waits for both.
+    pub fn end(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None))
+            && let Some(mut watchdog) = self.watchdog.take()
+        {
+            drop(watchdog.0.stdin.take());
+            // Waited for first: until then its id is in use, and the way may be to wait for that.
+            let _ = self.child.wait();
+            let _ = watchdog.0.wait();
+        }
+        self.kill();
+    }
+
     /// Ends the process and all of its group at once, and waits for it.
     pub fn kill(&mut self) {
         self.watchdog = None;
@@ -139,6 +152,21 @@ mod tests {
             std::thread::sleep(Duration::from_millis(10));
         }
         panic!("the grandchild lives");
+    }
+
+    #[test]
+    fn a_child_ends_in_the_way_that_it_was_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "trap 'echo asked > asked; exit' TERM; echo ready > ready; while :; do sleep 0.01; done";
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).current_dir(dir.path());
+        let ask = |pid: &str| ["kill", "-s", "TERM", pid].map(OsString::from).into();
+        let mut child = Guarded::spawn_with(&mut shell, ask).unwrap();
+        while !dir.path().join("ready").exists() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        child.end();
+        assert!(dir.path().join("asked").exists(), "it was killed without being asked");
     }
 
     #[test]

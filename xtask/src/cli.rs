@@ -18,6 +18,8 @@ pub enum Task {
     Test(Test),
     /// Dependencies, licences and short crash runs: what `.ci/run` runs beside cargo's own commands and `test`
     Ci,
+    /// Build the images that the tests run in containers, from Debian's packages: as root, on a Debian
+    Images,
     /// Kill a consumer process at random instants and show that nothing is lost
     Crash(Crash),
     /// Entries per second beside raw loops, in one run

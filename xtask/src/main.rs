@@ -35,6 +35,7 @@ fn main() -> ExitCode {
     let done = match task {
         Task::Test(args) => test::run(&args),
         Task::Ci => ci::run(),
+        Task::Images => servers::images(),
         other => runs::run(other),
     };
     match done {

@@ -1,15 +1,18 @@
 //! What `cargo test` said, in numbers.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 /// The tests of several runs of test binaries, counted.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Tally {
+    /// What `cargo test` calls passed.
     pub passed: u64,
     pub failed: u64,
     pub ignored: u64,
-    /// The lines in which a test says that it could not do all of its work.
-    pub skipped: Vec<String>,
+    /// The lines in which tests say that they could not do all of their work, and how many said so.
+    skipped: BTreeMap<String, u64>,
+    /// How many of those that passed said so.
+    hollow: u64,
     quiet: bool,
 }
 
@@ -20,8 +23,8 @@ impl Tally {
     /// tests print besides is left out, as always.
     pub fn take(&mut self, line: &str) -> bool {
         if line.trim_start().starts_with("skipped:") {
-            self.skipped.push(line.trim().to_owned());
-            return true;
+            self.hollow += 1;
+            return self.skip(line.trim()) == 1;
         }
         if let Some(result) = line.strip_prefix("test result: ") {
             self.quiet = false;
@@ -36,15 +39,31 @@ impl Tally {
         !self.quiet
     }
 
+    /// Notes what was not tested, and says how often that was said.
+    pub fn skip(&mut self, line: &str) -> u64 {
+        let times = self.skipped.entry(line.to_owned()).or_default();
+        *times += 1;
+        *times
+    }
+
+    /// What was not tested, and in how many tests.
+    pub fn skipped(&self) -> impl Iterator<Item = String> {
+        self.skipped.iter().map(|(line, times)| match times {
+            1 => line.clone(),
+            _ => format!("{line} ({times} tests)"),
+        })
+    }
+
     /// How many tests did not do all of their work.
     pub fn skips(&self) -> u64 {
-        self.ignored + self.skipped.len() as u64
+        self.ignored + self.skipped.values().sum::<u64>()
     }
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "total: {} passed, {} failed, {} skipped", self.passed, self.failed, self.skips())
+        let passed = self.passed.saturating_sub(self.hollow);
+        write!(f, "total: {passed} passed, {} failed, {} skipped", self.failed, self.skips())
     }
 }
 
@@ -68,8 +87,12 @@ successes:
 chatter
 skipped: a: the server does not count
 
+---- c stdout ----
+skipped: a: the server does not count
+
 successes:
     a
+    c
 
 failures:
 
@@ -83,10 +106,14 @@ test result: ok. 10 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; fin
     fn runs_are_added_up_and_skips_are_kept() {
         let mut tally = Tally::default();
         let shown: Vec<_> = OUTPUT.lines().filter(|line| tally.take(line)).collect();
-        assert_eq!(tally.to_string(), "total: 12 passed, 1 failed, 2 skipped");
-        assert_eq!(tally.skipped, ["skipped: a: the server does not count"]);
+        assert_eq!(tally.to_string(), "total: 10 passed, 1 failed, 3 skipped");
+        let skipped: Vec<_> = tally.skipped().collect();
+        assert_eq!(skipped, ["skipped: a: the server does not count (2 tests)"]);
+        tally.skip("skipped: example b: no daemon");
+        assert_eq!(tally.to_string(), "total: 10 passed, 1 failed, 4 skipped");
         assert!(shown.contains(&"thread 'b' panicked"), "{shown:?}");
-        assert!(shown.contains(&"skipped: a: the server does not count"), "{shown:?}");
+        let said = shown.iter().filter(|line| line.starts_with("skipped:")).count();
+        assert_eq!(said, 1, "{shown:?}");
         assert!(!shown.contains(&"chatter"), "{shown:?}");
     }
 }

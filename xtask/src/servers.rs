@@ -1,16 +1,25 @@
 //! Provides the servers that the tests need, and ends those that it started.
 
 mod container;
+mod docker;
+mod images;
 mod install;
+mod wheels;
 
 use std::{
     env, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
+    thread,
 };
 
-use self::{container::Container, install::install};
+use self::{
+    container::Container,
+    docker::Docker,
+    install::{install, stop_service},
+    wheels::WHEELS,
+};
 use crate::{
     Result,
     support::{
@@ -21,23 +30,78 @@ use crate::{
 
 /// The servers of one run. They end with it.
 #[derive(Debug)]
-pub struct Servers(Vec<Server>);
+pub struct Servers {
+    shared: Vec<Server>,
+    /// A daemon that was started for this run.
+    docker: Option<Docker>,
+    versions: Vec<(&'static str, PathBuf)>,
+}
 
 impl Servers {
     /// One of each kind that tests share.
     pub fn provide() -> Result<Self> {
-        Ok(Self(vec![Server::provide(&REDIS)?, Server::provide(&POSTGRES)?]))
+        let shared = vec![Server::provide(&REDIS)?, Server::provide(&POSTGRES)?];
+        let versions = WHEELS.iter().filter_map(|wheel| Some((wheel.variable, wheel.cached()?))).collect();
+        Ok(Self { shared, docker: None, versions })
+    }
+
+    /// Also other versions, in containers and from elsewhere, so far as this machine can have them; a suite says which it
+    /// missed. It may take minutes the first time, and does something else `meanwhile`.
+    pub fn provide_versions(&mut self, meanwhile: impl FnOnce()) {
+        thread::scope(|scope| {
+            let docker = scope.spawn(|| complain("docker", daemon_with_images()).flatten());
+            let versions = scope.spawn(|| {
+                let provide =
+                    |wheel: &wheels::Wheel| Some((wheel.variable, complain("redis", wheel.provide())?));
+                WHEELS.iter().filter_map(provide).collect()
+            });
+            meanwhile();
+            self.docker = docker.join().unwrap_or_default();
+            self.versions = versions.join().unwrap_or_default();
+        });
+    }
+
+    /// Whether containers can be run.
+    pub fn has_docker(&self) -> bool {
+        self.docker.is_some() || Docker::find().is_some()
     }
 
     /// Tells a process where they are.
     pub fn tell(&self, command: &mut Command) {
-        for server in &self.0 {
+        for server in &self.shared {
             command.env(server.kind.url_variable, &server.url);
             if let Some(programs) = &server.programs {
                 command.env(server.kind.programs_variable, programs);
             }
         }
+        if let Some(host) = self.docker.as_ref().and_then(|docker| docker.host.as_ref()) {
+            command.env("DOCKER_HOST", host);
+        }
+        for (variable, program) in
+            self.versions.iter().filter(|(variable, _)| env::var_os(variable).is_none())
+        {
+            command.env(variable, program);
+        }
     }
+}
+
+/// `cargo xtask images`: in the daemon that answers, or in the one that tests will start.
+pub fn images() -> Result {
+    images::build(&Docker::find().map_or_else(Docker::start, Ok)?)
+}
+
+/// A daemon with our images, if none answers that can pull the official ones.
+fn daemon_with_images() -> Result<Option<Docker>> {
+    if Docker::find().is_some() {
+        return Ok(None);
+    }
+    let docker = Docker::start()?;
+    images::build(&docker)?;
+    Ok(Some(docker))
+}
+
+fn complain<T>(what: &str, result: Result<T>) -> Option<T> {
+    result.inspect_err(|error| println!("{what}: {error}")).ok()
 }
 
 /// A Redis server of one's own, for a task that kills it or measures it.
@@ -124,7 +188,8 @@ impl Kind {
     /// The programs of this machine, installed where that takes no question.
     fn programs(&self) -> Option<PathBuf> {
         (self.find)().or_else(|| {
-            install(self.name, &[self.package], self.service)?;
+            install(self.name, &[self.package])?;
+            stop_service(self.service);
             (self.find)()
         })
     }

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use highwater::{Error, Result, backend::StreamCapabilities};
 
 #[cfg(all(feature = "fred", not(feature = "redis-rs")))]
@@ -86,12 +87,16 @@ impl<D: Driver> Redis<D> {
     ///
     /// Safe: dropping it closes the connection.
     pub async fn open(settings: Settings) -> Result<Self> {
+        // The type of the future ends here: with its full depth, what a caller builds around it may not compile.
+        Self::opened(settings).boxed().await
+    }
+
+    async fn opened(settings: Settings) -> Result<Self> {
         settings.validate()?;
-        // Boxed: these futures are deep, and what a caller builds around them may make them too deep to compile.
         let link = Arc::new(Link::<D>::new(settings)?);
         // First, since it is short: a server that waits for a password cuts the connection at a long argument.
-        let counts = Box::pin(counts_entries(&link)).await?;
-        let scripts = Arc::new(Box::pin(Scripts::load(&link)).await?);
+        let counts = counts_entries(&link).await?;
+        let scripts = Arc::new(Scripts::load(&link).await?);
         let capabilities = StreamCapabilities::none().with(true, counts, false);
         // Servers began to count entries and to wake the readers of a stream that goes in the same version.
         let group_block_max = if counts { commands::BLOCK_MAX } else { BLOCK_MAX_UNWOKEN };

@@ -290,5 +290,11 @@ mod tests {
             assert_eq!((error.kind(), error.outcome(), error.retry()), (Unavailable, expected, Retry::Later));
         }
         assert_eq!(writing("x")(Fault::Refused(source())).kind(), Denied);
+        let moved = writing("x")(Fault::Moved("MOVED 1 host:1".to_owned()));
+        assert_eq!(
+            (moved.kind(), moved.outcome(), moved.retry()),
+            (Unavailable, Outcome::NotApplied, Retry::Later)
+        );
+        assert_eq!(writing("x")(Fault::NoMaster).kind(), Invalid);
     }
 }

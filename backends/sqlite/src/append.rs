@@ -21,7 +21,7 @@ const INSERT_ROWS: [usize; 4] = [256, 32, 4, 1];
 impl Operation for Append {
     type Out = Vec<Result<EntryId>>;
 
-    async fn run(&self, tx: &mut Tx) -> Result<Self::Out, Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Self::Out, Fail> {
         let absent = Stream { id: 0, last: EntryId::ZERO, added: 0, len: 0 };
         let mut stream = Stream::find(tx, &self.stream).await?.unwrap_or(absent);
         let mut rows = Vec::with_capacity(self.entries.len());
@@ -51,14 +51,14 @@ impl Operation for Append {
             .bind(stream.added)
             .bind(stream.len)
             .bind(stream.id)
-            .execute(&mut tx.conn)
+            .execute(&mut *tx.conn)
             .await?;
         tx.touch(&self.stream);
         Ok(ids)
     }
 }
 
-async fn insert(tx: &mut Tx, stream: i64, rows: Vec<(EntryId, i64, Vec<u8>)>) -> Result<(), Fail> {
+async fn insert(tx: &mut Tx<'_>, stream: i64, rows: Vec<(EntryId, i64, Vec<u8>)>) -> Result<(), Fail> {
     let mut rows = rows.into_iter();
     for size in INSERT_ROWS {
         while rows.len() >= size {
@@ -71,7 +71,7 @@ async fn insert(tx: &mut Tx, stream: i64, rows: Vec<(EntryId, i64, Vec<u8>)>) ->
                 let (ms, seq) = stored(id);
                 query = query.bind(stream).bind(ms).bind(seq).bind(ordinal).bind(fields);
             }
-            query.execute(&mut tx.conn).await?;
+            query.execute(&mut *tx.conn).await?;
         }
     }
     Ok(())

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use highwater::{
-    Checkpoint, ConsumerName, Epoch, Error, ErrorKind, GroupName, Position, Result, StreamName, Subscription,
+    Checkpoint, ConsumerName, EntryId, Epoch, Error, ErrorKind, GroupName, Position, Result, StreamName,
+    Subscription,
     backend::{
         Acquire, Acquired, Advance, Advanced, CheckpointBackend, Grant, Release, Renew, ResetCheckpoint,
     },
@@ -15,7 +16,7 @@ use sqlx::{FromRow, Row, sqlite::SqliteRow};
 
 use crate::{
     Sqlite,
-    codec::bounded,
+    codec::{bounded, stored},
     error::Fail,
     transaction::{Operation, Tx},
 };
@@ -65,7 +66,7 @@ struct Load(Subscription);
 impl Operation for Load {
     type Out = Option<Checkpoint>;
 
-    async fn run(&self, tx: &mut Tx) -> Result<Self::Out, Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Self::Out, Fail> {
         Ok(Record::load(tx, &self.0).await?.into_checkpoint())
     }
 }
@@ -76,13 +77,13 @@ struct List(StreamName);
 impl Operation for List {
     type Out = Vec<(GroupName, Checkpoint)>;
 
-    async fn run(&self, tx: &mut Tx) -> Result<Self::Out, Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Self::Out, Fail> {
         let rows: Vec<Columns> = sqlx::query_as(
             "SELECT grp, version, epoch, watermark, ahead, ordinal, incarnation, owner, updated_at, lease_owner, \
              lease_until FROM highwater_checkpoint WHERE stream = ? ORDER BY grp",
         )
         .bind(self.0.as_str())
-        .fetch_all(&mut tx.conn)
+        .fetch_all(&mut *tx.conn)
         .await?;
         let mut checkpoints = Vec::with_capacity(rows.len());
         for row in rows {
@@ -98,7 +99,7 @@ impl Operation for List {
 impl Operation for Acquire {
     type Out = Acquired;
 
-    async fn run(&self, tx: &mut Tx) -> Result<Acquired, Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Acquired, Fail> {
         let mut record = Record::load(tx, &self.subscription).await?;
         if let Some(lease) = record.standing(tx.now)
             && lease.owner.as_ref() != Some(&self.owner)
@@ -115,8 +116,9 @@ impl Operation for Acquire {
 #[async_trait]
 impl Operation for Renew {
     type Out = ();
+    const FIRST: bool = true;
 
-    async fn run(&self, tx: &mut Tx) -> Result<(), Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), Fail> {
         let mut record = Record::load(tx, &self.subscription).await?;
         record.expect(self.epoch)?;
         record.lease.until = until(tx, self.ttl);
@@ -128,7 +130,7 @@ impl Operation for Renew {
 impl Operation for Release {
     type Out = ();
 
-    async fn run(&self, tx: &mut Tx) -> Result<(), Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<(), Fail> {
         let mut record = Record::load(tx, &self.subscription).await?;
         record.expect(self.epoch)?;
         record.lease.until = 0;
@@ -140,7 +142,7 @@ impl Operation for Release {
 impl Operation for Advance {
     type Out = Advanced;
 
-    async fn run(&self, tx: &mut Tx) -> Result<Advanced, Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Advanced, Fail> {
         let record = Record::load(tx, &self.subscription).await?;
         record.check(self.epoch)?;
         record.advance(tx, self).await
@@ -151,7 +153,7 @@ impl Operation for Advance {
 impl Operation for ResetCheckpoint {
     type Out = Epoch;
 
-    async fn run(&self, tx: &mut Tx) -> Result<Epoch, Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Epoch, Fail> {
         let mut record = Record::load(tx, &self.subscription).await?;
         if let Some(expected) = self.expected
             && expected != record.epoch
@@ -170,6 +172,11 @@ impl Operation for ResetCheckpoint {
                 None => error.into(),
             });
         }
+        sqlx::query("DELETE FROM highwater_settled WHERE stream = ? AND grp = ?")
+            .bind(self.subscription.stream.as_str())
+            .bind(self.subscription.group.as_str())
+            .execute(&mut *tx.conn)
+            .await?;
         record.epoch = record.epoch.next();
         record.lease = Lease::default();
         record.written = Some(Written { position: self.position.clone(), owner: None, at: tx.now });
@@ -205,14 +212,14 @@ struct Lease {
 }
 
 impl Record {
-    pub(crate) async fn load(tx: &mut Tx, subscription: &Subscription) -> Result<Self, Fail> {
+    pub(crate) async fn load(tx: &mut Tx<'_>, subscription: &Subscription) -> Result<Self, Fail> {
         let row: Option<Columns> = sqlx::query_as(
             "SELECT grp, version, epoch, watermark, ahead, ordinal, incarnation, owner, updated_at, lease_owner, \
              lease_until FROM highwater_checkpoint WHERE stream = ? AND grp = ?",
         )
         .bind(subscription.stream.as_str())
         .bind(subscription.group.as_str())
-        .fetch_optional(&mut tx.conn)
+        .fetch_optional(&mut *tx.conn)
         .await?;
         Ok(row.map(|row| row.read(&subscription.stream)).transpose()?.unwrap_or_default())
     }
@@ -232,8 +239,13 @@ impl Record {
         Ok(())
     }
 
+    /// Whether the checkpoint says that an entry is settled.
+    pub(crate) fn settles(&self, id: EntryId) -> bool {
+        self.written.as_ref().is_some_and(|written| written.position.settles(id))
+    }
+
     /// Moves the record forward to a position, for an epoch that has been checked.
-    pub(crate) async fn advance(mut self, tx: &mut Tx, request: &Advance) -> Result<Advanced, Fail> {
+    pub(crate) async fn advance(mut self, tx: &mut Tx<'_>, request: &Advance) -> Result<Advanced, Fail> {
         let merged = match &self.written {
             Some(written) => match request.position.merged_into(&written.position) {
                 Some(merged) => merged,
@@ -247,12 +259,14 @@ impl Record {
         Ok(Advanced::new(true, watermark))
     }
 
-    async fn save(&self, tx: &mut Tx, subscription: &Subscription) -> Result<(), Fail> {
+    async fn save(&self, tx: &mut Tx<'_>, subscription: &Subscription) -> Result<(), Fail> {
         let position = self.written.as_ref().map(|written| &written.position);
         let text = |value: Option<String>| value.unwrap_or_default();
+        let (ms, seq) = stored(position.map_or(EntryId::ZERO, |position| position.watermark));
         sqlx::query(
             "INSERT OR REPLACE INTO highwater_checkpoint (stream, grp, version, epoch, watermark, ahead, ordinal, \
-             incarnation, owner, updated_at, lease_owner, lease_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             incarnation, owner, updated_at, lease_owner, lease_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?); \
+             DELETE FROM highwater_settled WHERE stream = ? AND grp = ? AND (ms, seq) <= (?, ?)",
         )
         .bind(subscription.stream.as_str())
         .bind(subscription.group.as_str())
@@ -266,7 +280,12 @@ impl Record {
         .bind(text(self.written.as_ref().map(|written| written.at.to_string())))
         .bind(text(self.lease.owner.as_ref().map(ToString::to_string)))
         .bind(bounded(self.lease.until))
-        .execute(&mut tx.conn)
+        // What the watermark has passed is known to be settled without it.
+        .bind(subscription.stream.as_str())
+        .bind(subscription.group.as_str())
+        .bind(ms)
+        .bind(seq)
+        .execute(&mut *tx.conn)
         .await?;
         Ok(())
     }

@@ -12,12 +12,15 @@ use std::{
 
 use highwater::{Error, Result, StreamName};
 use tokio::{
-    sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},
+    sync::{Mutex as AsyncMutex, OwnedMutexGuard, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
 use crate::{
-    Settings, error, schema,
+    Settings,
+    effects::{self, Open, Session},
+    error,
+    schema::{self, Options},
     transaction::{Connection, Job, Operation, Request},
     wake::{self, Wakeups},
 };
@@ -35,6 +38,8 @@ pub(crate) struct Db {
     reads: mpsc::Sender<Box<dyn Job>>,
     wakeups: Arc<Wakeups>,
     closed: watch::Sender<bool>,
+    turns: Turns,
+    options: Options,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -58,8 +63,10 @@ impl Db {
         let closed = watch::Sender::new(false);
         let wakeups = Arc::new(Wakeups::default());
         let writer = Connection::writer(options, writer);
+        let turns = Turns { lane: Arc::default(), patience: settings.busy_timeout };
+        let writing = write(writer, write_queue, closed.subscribe(), wakeups.clone(), turns.clone());
         let mut tasks = vec![
-            tokio::spawn(write(writer, write_queue, closed.subscribe(), wakeups.clone())),
+            tokio::spawn(writing),
             tokio::spawn(wake::poll(
                 reader.clone(),
                 settings.poll_interval,
@@ -72,7 +79,8 @@ impl Db {
             let connection = Connection::reader(reader.clone());
             tasks.push(tokio::spawn(read(connection, read_queue.clone(), closed.subscribe())));
         }
-        Ok(Self { path, writes, reads, wakeups, closed, tasks: Mutex::new(tasks) })
+        let options = reader.create_if_missing(false);
+        Ok(Self { path, writes, reads, wakeups, closed, turns, options, tasks: Mutex::new(tasks) })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -89,6 +97,17 @@ impl Db {
         self.run(&self.reads, operation).await
     }
 
+    pub(crate) fn is_open(&self) -> Result<()> {
+        if *self.closed.borrow() { Err(error::closed()) } else { Ok(()) }
+    }
+
+    /// Begins a transaction of a handler. It must not be dropped half-way.
+    pub(crate) async fn open_transaction(self: Arc<Self>) -> Result<Open> {
+        let turn = self.turns.next().await?;
+        self.is_open()?;
+        Open::begin(turn, &self.options).await.map_err(|cause| effects::not_begun(&cause))
+    }
+
     /// Prepares to wait for changes of a stream. What changes from now on ends the wait.
     pub(crate) fn wait(&self, stream: &StreamName, block: Option<Duration>) -> wake::Wait {
         wake::Wait::new(&self.wakeups, stream, block, self.closed.subscribe())
@@ -101,12 +120,14 @@ impl Db {
             // A task that panicked has closed its connection as well.
             let _ = task.await;
         }
+        // One that is open ends as its handler does, and the connection with it.
+        if let Ok(mut session) = self.turns.lane.try_lock() {
+            *session = None;
+        }
     }
 
     async fn run<O: Operation>(&self, queue: &mpsc::Sender<Box<dyn Job>>, operation: O) -> Result<O::Out> {
-        if *self.closed.borrow() {
-            return Err(error::closed());
-        }
+        self.is_open()?;
         let (reply, answer) = oneshot::channel();
         queue.send(Box::new(Request::new(operation, reply))).await.map_err(|_| error::closed())?;
         answer.await.unwrap_or_else(|_| Err(error::lost_reply()))
@@ -116,6 +137,22 @@ impl Db {
 impl Drop for Db {
     fn drop(&mut self) {
         self.closed.send_replace(true);
+    }
+}
+
+/// Who may write to the file, of this process: one after the other, in the order in which they came. SQLite by itself lets
+/// whoever asks first when it is free, so that a row of transactions would starve the heartbeats beside them.
+#[derive(Clone)]
+struct Turns {
+    /// With the connection for transactions of handlers, which are never more than one at a time.
+    lane: Arc<AsyncMutex<Option<Session>>>,
+    patience: Duration,
+}
+
+impl Turns {
+    async fn next(&self) -> Result<OwnedMutexGuard<Option<Session>>> {
+        let turn = self.lane.clone().lock_owned();
+        tokio::time::timeout(self.patience, turn).await.map_err(|_| error::no_turn())
     }
 }
 
@@ -130,6 +167,7 @@ async fn write(
     mut queue: mpsc::Receiver<Box<dyn Job>>,
     mut closed: watch::Receiver<bool>,
     wakeups: Arc<Wakeups>,
+    turns: Turns,
 ) {
     let mut batch = Vec::new();
     loop {
@@ -142,7 +180,17 @@ async fn write(
             }
             count = queue.recv_many(&mut batch, GROUP_MAX) => if count == 0 { break },
         }
-        connection.write(&mut batch).await;
+        match turns.next().await {
+            Ok(_turn) => {
+                while batch.len() < GROUP_MAX
+                    && let Ok(job) = queue.try_recv()
+                {
+                    batch.push(job);
+                }
+                connection.write(&mut batch).await;
+            }
+            Err(_) => batch.drain(..).for_each(|job| job.finish(Some(error::no_turn()))),
+        }
         wakeups.wake(connection.take_touched());
     }
     connection.close().await;

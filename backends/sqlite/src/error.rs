@@ -1,6 +1,6 @@
 //! What SQLite says, as what to do about it.
 
-use highwater::{Error, ErrorKind, Outcome, Subscription};
+use highwater::{Error, ErrorKind, Outcome, Retry, Subscription};
 
 // Primary result codes of SQLite; https://sqlite.org/rescode.html
 const ERROR: u32 = 1;
@@ -13,6 +13,7 @@ const CORRUPT: u32 = 11;
 const FULL: u32 = 13;
 const CANTOPEN: u32 = 14;
 const TOOBIG: u32 = 18;
+const CONSTRAINT: u32 = 19;
 const AUTH: u32 = 23;
 const NOTADB: u32 = 26;
 
@@ -71,6 +72,10 @@ pub(crate) fn translate(error: &sqlx::Error) -> Error {
         Some(TOOBIG) => {
             (ErrorKind::Invalid, "the entry is larger than SQLite can hold: store the payload elsewhere")
         }
+        Some(CONSTRAINT) => (
+            ErrorKind::Handler,
+            "what the transaction wrote cannot be committed: look at the cause, and correct the handler",
+        ),
         Some(CANTOPEN) => (
             ErrorKind::Unavailable,
             "the database file cannot be opened: check the path, its rights and open files",
@@ -94,7 +99,7 @@ pub(crate) fn translate(error: &sqlx::Error) -> Error {
 
 /// The error for a commit that failed. Whether it took effect is known unless the disk failed in the middle of it.
 pub(crate) fn translate_commit(error: &sqlx::Error, rolled_back: bool) -> Error {
-    let known = rolled_back && matches!(code(error), Some(BUSY | LOCKED | FULL | READONLY));
+    let known = rolled_back && matches!(code(error), Some(BUSY | LOCKED | FULL | READONLY | CONSTRAINT));
     translate(error).with_outcome(if known { Outcome::NotApplied } else { Outcome::Unknown })
 }
 
@@ -113,6 +118,14 @@ pub(crate) fn closed() -> Error {
         ErrorKind::Closed,
         "the database was closed, or the runtime that opened it has stopped: open it again",
     )
+}
+
+pub(crate) fn no_turn() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "a transaction holds the database: end it sooner, or lengthen `busy_timeout`",
+    )
+    .with_retry(Retry::Now)
 }
 
 pub(crate) fn lost_reply() -> Error {

@@ -25,7 +25,7 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    pub(crate) async fn find(tx: &mut Tx, subscription: &Subscription) -> Result<Option<Self>, Fail> {
+    pub(crate) async fn find(tx: &mut Tx<'_>, subscription: &Subscription) -> Result<Option<Self>, Fail> {
         let row: Option<(i64, i64, i64, i64, Option<i64>, String)> = sqlx::query_as(
             "SELECT g.id, g.stream, g.last_ms, g.last_seq, g.entries_read, s.incarnation \
              FROM highwater_group AS g JOIN highwater_stream AS s ON s.id = g.stream \
@@ -33,7 +33,7 @@ impl Group {
         )
         .bind(subscription.stream.as_str())
         .bind(subscription.group.as_str())
-        .fetch_optional(&mut tx.conn)
+        .fetch_optional(&mut *tx.conn)
         .await?;
         Ok(row.map(|(id, stream, ms, seq, entries_read, incarnation)| Self {
             id,
@@ -44,18 +44,18 @@ impl Group {
         }))
     }
 
-    pub(crate) async fn expect(tx: &mut Tx, subscription: &Subscription) -> Result<Self, Fail> {
+    pub(crate) async fn expect(tx: &mut Tx<'_>, subscription: &Subscription) -> Result<Self, Fail> {
         Ok(Self::find(tx, subscription).await?.ok_or_else(|| missing_group(subscription))?)
     }
 
-    async fn delivered(&self, tx: &mut Tx, id: EntryId, entries_read: Option<i64>) -> Result<(), Fail> {
+    async fn delivered(&self, tx: &mut Tx<'_>, id: EntryId, entries_read: Option<i64>) -> Result<(), Fail> {
         let (ms, seq) = stored(id);
         sqlx::query("UPDATE highwater_group SET last_ms = ?, last_seq = ?, entries_read = ? WHERE id = ?")
             .bind(ms)
             .bind(seq)
             .bind(entries_read)
             .bind(self.id)
-            .execute(&mut tx.conn)
+            .execute(&mut *tx.conn)
             .await?;
         Ok(())
     }
@@ -70,19 +70,23 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
-    pub(crate) async fn find(tx: &mut Tx, group: &Group, name: &ConsumerName) -> Result<Option<Self>, Fail> {
+    pub(crate) async fn find(
+        tx: &mut Tx<'_>,
+        group: &Group,
+        name: &ConsumerName,
+    ) -> Result<Option<Self>, Fail> {
         let row: Option<(i64, Option<i64>, Option<i64>)> = sqlx::query_as(
             "SELECT id, token, alive_until FROM highwater_consumer WHERE grp = ? AND name = ?",
         )
         .bind(group.id)
         .bind(name.as_str())
-        .fetch_optional(&mut tx.conn)
+        .fetch_optional(&mut *tx.conn)
         .await?;
         Ok(row.map(|(id, token, alive_until)| Self { id, token, alive_until }))
     }
 
     pub(crate) async fn find_or_create(
-        tx: &mut Tx,
+        tx: &mut Tx<'_>,
         group: &Group,
         name: &ConsumerName,
     ) -> Result<Self, Fail> {
@@ -92,17 +96,17 @@ impl Consumer {
         let id = sqlx::query_scalar("INSERT INTO highwater_consumer (grp, name) VALUES (?, ?) RETURNING id")
             .bind(group.id)
             .bind(name.as_str())
-            .fetch_one(&mut tx.conn)
+            .fetch_one(&mut *tx.conn)
             .await?;
         Ok(Self { id, token: None, alive_until: None })
     }
 
-    async fn alive(&self, tx: &mut Tx, token: i64, until: i64) -> Result<(), Fail> {
+    async fn alive(&self, tx: &mut Tx<'_>, token: i64, until: i64) -> Result<(), Fail> {
         sqlx::query("UPDATE highwater_consumer SET token = ?, alive_until = ? WHERE id = ?")
             .bind(token)
             .bind(until)
             .bind(self.id)
-            .execute(&mut tx.conn)
+            .execute(&mut *tx.conn)
             .await?;
         Ok(())
     }
@@ -112,7 +116,7 @@ impl Consumer {
 impl Operation for EnsureGroup {
     type Out = bool;
 
-    async fn run(&self, tx: &mut Tx) -> Result<bool, Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<bool, Fail> {
         let stream = Stream::find_or_create(tx, &self.subscription.stream).await?;
         let group = Group::find(tx, &self.subscription).await?;
         if group.as_ref().is_some_and(|group| group.last_delivered > self.at) {
@@ -137,7 +141,7 @@ impl Operation for EnsureGroup {
         .bind(ms)
         .bind(seq)
         .bind(known)
-        .execute(&mut tx.conn)
+        .execute(&mut *tx.conn)
         .await?;
         Ok(true)
     }
@@ -157,7 +161,7 @@ pub(crate) struct Peeked {
 impl Operation for Peek {
     type Out = Peeked;
 
-    async fn run(&self, tx: &mut Tx) -> Result<Peeked, Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Peeked, Fail> {
         // The last entry that is there, which need not be the last that was added.
         let row: Option<(i64, bool)> = sqlx::query_as(
             "SELECT g.id, EXISTS (SELECT 1 FROM (SELECT ms, seq FROM highwater_entry WHERE stream = g.stream \
@@ -167,7 +171,7 @@ impl Operation for Peek {
         )
         .bind(self.0.stream.as_str())
         .bind(self.0.group.as_str())
-        .fetch_optional(&mut tx.conn)
+        .fetch_optional(&mut *tx.conn)
         .await?;
         let (group, available) = row.ok_or_else(|| missing_group(&self.0))?;
         Ok(Peeked { group, available })
@@ -178,7 +182,7 @@ impl Operation for Peek {
 impl Operation for ReadGroup {
     type Out = Vec<Delivery>;
 
-    async fn run(&self, tx: &mut Tx) -> Result<Vec<Delivery>, Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<Delivery>, Fail> {
         let group = Group::expect(tx, &self.subscription).await?;
         let (ms, seq) = stored(group.last_delivered);
         let rows: Vec<EntryRow> = sqlx::query_as(
@@ -189,7 +193,7 @@ impl Operation for ReadGroup {
         .bind(ms)
         .bind(seq)
         .bind(bounded(self.limit as u64))
-        .fetch_all(&mut tx.conn)
+        .fetch_all(&mut *tx.conn)
         .await?;
         let deliveries =
             rows.into_iter().map(|row| Ok(Delivery::new(row.entry()?, 1))).collect::<Result<Vec<_>>>()?;
@@ -209,14 +213,14 @@ impl Operation for ReadGroup {
         .bind(seq)
         .bind(last_ms)
         .bind(last_seq)
-        .execute(&mut tx.conn)
+        .execute(&mut *tx.conn)
         .await?;
         let entries_read =
             sqlx::query_scalar("SELECT ordinal FROM highwater_entry WHERE stream = ? AND (ms, seq) = (?, ?)")
                 .bind(group.stream)
                 .bind(last_ms)
                 .bind(last_seq)
-                .fetch_one(&mut tx.conn)
+                .fetch_one(&mut *tx.conn)
                 .await?;
         group.delivered(tx, last, Some(entries_read)).await?;
         Ok(deliveries)
@@ -226,8 +230,9 @@ impl Operation for ReadGroup {
 #[async_trait]
 impl Operation for Heartbeat {
     type Out = Beat;
+    const FIRST: bool = true;
 
-    async fn run(&self, tx: &mut Tx) -> Result<Beat, Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Beat, Fail> {
         let group = Group::expect(tx, &self.subscription).await?;
         let token = self.token.0.cast_signed();
         let consumer = Consumer::find_or_create(tx, &group, &self.consumer).await?;
@@ -255,7 +260,7 @@ impl Operation for Heartbeat {
 impl Operation for Leave {
     type Out = Left;
 
-    async fn run(&self, tx: &mut Tx) -> Result<Left, Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Left, Fail> {
         let Some(group) = Group::find(tx, &self.subscription).await? else { return Ok(Left::new(0)) };
         let Some(consumer) = Consumer::find(tx, &group, &self.consumer).await? else {
             return Ok(Left::new(0));
@@ -264,14 +269,14 @@ impl Operation for Leave {
             sqlx::query_scalar("SELECT count(*) FROM highwater_pending WHERE grp = ? AND consumer = ?")
                 .bind(group.id)
                 .bind(consumer.id)
-                .fetch_one(&mut tx.conn)
+                .fetch_one(&mut *tx.conn)
                 .await?;
         let token = self.token.0.cast_signed();
         let taken = consumer.token.is_some_and(|stored| stored != token);
         if !taken && pending == 0 {
             sqlx::query("DELETE FROM highwater_consumer WHERE id = ?")
                 .bind(consumer.id)
-                .execute(&mut tx.conn)
+                .execute(&mut *tx.conn)
                 .await?;
         } else if !taken {
             // A heartbeat that has ended, and not none: what is pending may then be claimed at once.
@@ -282,31 +287,31 @@ impl Operation for Leave {
 }
 
 /// Removes a group with its pending list and its consumers. Returns how many there were.
-pub(crate) async fn remove(tx: &mut Tx, subscription: &Subscription) -> Result<u64, Fail> {
+pub(crate) async fn remove(tx: &mut Tx<'_>, subscription: &Subscription) -> Result<u64, Fail> {
     let Some(group) = Group::find(tx, subscription).await? else { return Ok(0) };
     for statement in [
         "DELETE FROM highwater_pending WHERE grp = ?",
         "DELETE FROM highwater_consumer WHERE grp = ?",
         "DELETE FROM highwater_group WHERE id = ?",
     ] {
-        sqlx::query(statement).bind(group.id).execute(&mut tx.conn).await?;
+        sqlx::query(statement).bind(group.id).execute(&mut *tx.conn).await?;
     }
     sqlx::query("UPDATE highwater_stream SET removals = removals + 1 WHERE id = ?")
         .bind(group.stream)
-        .execute(&mut tx.conn)
+        .execute(&mut *tx.conn)
         .await?;
     tx.touch(&subscription.stream);
     Ok(1)
 }
 
 /// Removes all groups of a stream.
-pub(crate) async fn remove_all(tx: &mut Tx, stream: i64) -> Result<(), Fail> {
+pub(crate) async fn remove_all(tx: &mut Tx<'_>, stream: i64) -> Result<(), Fail> {
     for statement in [
         "DELETE FROM highwater_pending WHERE grp IN (SELECT id FROM highwater_group WHERE stream = ?)",
         "DELETE FROM highwater_consumer WHERE grp IN (SELECT id FROM highwater_group WHERE stream = ?)",
         "DELETE FROM highwater_group WHERE stream = ?",
     ] {
-        sqlx::query(statement).bind(stream).execute(&mut tx.conn).await?;
+        sqlx::query(statement).bind(stream).execute(&mut *tx.conn).await?;
     }
     Ok(())
 }

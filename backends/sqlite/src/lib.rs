@@ -4,8 +4,10 @@ mod append;
 mod checkpoint;
 mod codec;
 mod db;
+mod effects;
 mod error;
 mod group;
+mod outbox;
 mod pending;
 mod schema;
 mod settings;
@@ -19,6 +21,8 @@ use std::{fmt, path::Path, sync::Arc};
 use highwater::Result;
 
 use crate::db::Db;
+pub use crate::effects::Tx;
+pub use crate::outbox::{Provisional, Settling};
 pub use crate::settings::{Settings, Synchronous};
 
 /// Streams, groups and checkpoints in one SQLite file.

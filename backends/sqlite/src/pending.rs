@@ -29,7 +29,7 @@ type PendingRow = (i64, i64, i64, Option<Vec<u8>>);
 impl Operation for ReadPending {
     type Out = Vec<PendingEntry>;
 
-    async fn run(&self, tx: &mut Tx) -> Result<Vec<PendingEntry>, Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<PendingEntry>, Fail> {
         let group = Group::expect(tx, &self.subscription).await?;
         let Some(consumer) = Consumer::find(tx, &group, &self.consumer).await? else { return Ok(Vec::new()) };
         let (ms, seq) = stored(self.after);
@@ -46,7 +46,7 @@ impl Operation for ReadPending {
         .bind(ms)
         .bind(seq)
         .bind(bounded(self.limit as u64))
-        .fetch_all(&mut tx.conn)
+        .fetch_all(&mut *tx.conn)
         .await?;
         let entries = rows.into_iter().map(pending_entry).collect::<Result<Vec<_>>>()?;
         if let Some(last) = entries.last() {
@@ -66,7 +66,7 @@ impl Operation for ReadPending {
             .bind(last_ms)
             .bind(last_seq)
             .bind(group.stream)
-            .execute(&mut tx.conn)
+            .execute(&mut *tx.conn)
             .await?;
         }
         Ok(entries)
@@ -77,7 +77,7 @@ impl Operation for ReadPending {
 impl Operation for Claim {
     type Out = Claimed;
 
-    async fn run(&self, tx: &mut Tx) -> Result<Claimed, Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Claimed, Fail> {
         let group = Group::expect(tx, &self.subscription).await?;
         let suspects: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT 1 FROM highwater_consumer \
@@ -86,7 +86,7 @@ impl Operation for Claim {
         .bind(group.id)
         .bind(self.consumer.as_str())
         .bind(bounded(tx.now))
-        .fetch_one(&mut tx.conn)
+        .fetch_one(&mut *tx.conn)
         .await?;
         if !suspects {
             // The usual case, and the pending list may be long.
@@ -107,7 +107,7 @@ impl Operation for Claim {
             .bind(bounded(tx.now))
             .bind(group.id)
             .bind(codec::json(&ids))
-            .execute(&mut tx.conn)
+            .execute(&mut *tx.conn)
             .await?;
         }
         // Never one with pending entries: they would be lost.
@@ -119,7 +119,7 @@ impl Operation for Claim {
         .bind(group.id)
         .bind(self.consumer.as_str())
         .bind(bounded(tx.now))
-        .execute(&mut tx.conn)
+        .execute(&mut *tx.conn)
         .await?;
         Ok(Claimed::new(entries, next))
     }
@@ -127,12 +127,12 @@ impl Operation for Claim {
 
 /// What of a group may be claimed, as a method of the request that asks.
 trait Candidates {
-    async fn candidates(&self, tx: &mut Tx, group: &Group) -> Result<Vec<PendingRow>, Fail>;
+    async fn candidates(&self, tx: &mut Tx<'_>, group: &Group) -> Result<Vec<PendingRow>, Fail>;
 }
 
 impl Candidates for Claim {
     /// One more than is asked for, to know where to go on.
-    async fn candidates(&self, tx: &mut Tx, group: &Group) -> Result<Vec<PendingRow>, Fail> {
+    async fn candidates(&self, tx: &mut Tx<'_>, group: &Group) -> Result<Vec<PendingRow>, Fail> {
         let (ms, seq) = stored(self.from);
         let idle_since = tx.now.checked_sub(millis(self.min_idle)).map_or(-1, bounded);
         Ok(sqlx::query_as(
@@ -151,7 +151,7 @@ impl Candidates for Claim {
         .bind(idle_since)
         .bind(bounded(tx.now))
         .bind(bounded(self.limit as u64).saturating_add(1))
-        .fetch_all(&mut tx.conn)
+        .fetch_all(&mut *tx.conn)
         .await?)
     }
 }
@@ -166,14 +166,14 @@ fn pending_entry((ms, seq, deliveries, fields): PendingRow) -> Result<PendingEnt
 impl Operation for Ack {
     type Out = Acked;
 
-    async fn run(&self, tx: &mut Tx) -> Result<Acked, Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Acked, Fail> {
         ack(tx, &self.subscription, &self.ids, self.count).await
     }
 }
 
 /// Acks entries in this transaction, and tells where the group then stands.
 pub(crate) async fn ack(
-    tx: &mut Tx,
+    tx: &mut Tx<'_>,
     subscription: &Subscription,
     ids: &[EntryId],
     exact: bool,
@@ -188,7 +188,7 @@ pub(crate) async fn ack(
         )
         .bind(group.id)
         .bind(codec::json(ids))
-        .fetch_all(&mut tx.conn)
+        .fetch_all(&mut *tx.conn)
         .await?
     };
     let position = match holes(tx, &group).await? {
@@ -206,7 +206,7 @@ pub(crate) async fn ack(
 
 /// The position of a group with nothing pending, after an ack that found nothing either.
 async fn repeated(
-    tx: &mut Tx,
+    tx: &mut Tx<'_>,
     subscription: &Subscription,
     group: &Group,
     ids: &[EntryId],
@@ -237,13 +237,13 @@ struct Holes {
     more: bool,
 }
 
-async fn holes(tx: &mut Tx, group: &Group) -> Result<Option<Holes>, Fail> {
+async fn holes(tx: &mut Tx<'_>, group: &Group) -> Result<Option<Holes>, Fail> {
     let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
         "SELECT ms, seq, ordinal FROM highwater_pending WHERE grp = ? ORDER BY ms, seq LIMIT ?",
     )
     .bind(group.id)
     .bind(LOOK_AHEAD as i64)
-    .fetch_all(&mut tx.conn)
+    .fetch_all(&mut *tx.conn)
     .await?;
     let Some(&(.., first)) = rows.first() else { return Ok(None) };
     let more = rows.len() == LOOK_AHEAD;

@@ -23,7 +23,8 @@ use crate::{
 pub(crate) type Options = SqliteConnectOptions;
 
 /// The scripts that lead from each version of the schema to the next.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/0001_init.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../migrations/0001_init.sql"), include_str!("../migrations/0002_settled.sql")];
 /// The version of the schema that this library writes.
 const VERSION: i64 = MIGRATIONS.len() as i64;
 /// SQLite's default.

@@ -25,7 +25,7 @@ impl AtomicSettle for Sqlite {
 impl Operation for Settle {
     type Out = Settled;
 
-    async fn run(&self, tx: &mut Tx) -> Result<Settled, Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Settled, Fail> {
         // An owner that is fenced acks nothing, and learns of it also where the group is gone.
         let record = Record::load(tx, &self.subscription).await?;
         record.check(self.epoch)?;

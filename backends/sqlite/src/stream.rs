@@ -124,16 +124,16 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) async fn find(tx: &mut Tx, name: &StreamName) -> Result<Option<Self>, Fail> {
+    pub(crate) async fn find(tx: &mut Tx<'_>, name: &StreamName) -> Result<Option<Self>, Fail> {
         let row: Option<(i64, i64, i64, i64, i64)> =
             sqlx::query_as("SELECT id, last_ms, last_seq, added, len FROM highwater_stream WHERE name = ?")
                 .bind(name.as_str())
-                .fetch_optional(&mut tx.conn)
+                .fetch_optional(&mut *tx.conn)
                 .await?;
         Ok(row.map(|(id, ms, seq, added, len)| Self { id, last: codec::id(ms, seq), added, len }))
     }
 
-    pub(crate) async fn find_or_create(tx: &mut Tx, name: &StreamName) -> Result<Self, Fail> {
+    pub(crate) async fn find_or_create(tx: &mut Tx<'_>, name: &StreamName) -> Result<Self, Fail> {
         if let Some(stream) = Self::find(tx, name).await? {
             return Ok(stream);
         }
@@ -145,13 +145,13 @@ impl Stream {
         .bind(name.as_str())
         .bind(ms)
         .bind(seq)
-        .fetch_one(&mut tx.conn)
+        .fetch_one(&mut *tx.conn)
         .await?;
         Ok(Self { id, last: EntryId::ZERO, added: 0, len: 0 })
     }
 
     /// How many entries were ever added up to an id: at least and at most. They differ where entries around it are gone.
-    pub(crate) async fn ordinal(&self, tx: &mut Tx, at: EntryId) -> Result<(i64, i64), Fail> {
+    pub(crate) async fn ordinal(&self, tx: &mut Tx<'_>, at: EntryId) -> Result<(i64, i64), Fail> {
         if at >= self.last {
             return Ok((self.added, self.added));
         }
@@ -163,7 +163,7 @@ impl Stream {
         .bind(self.id)
         .bind(ms)
         .bind(seq)
-        .fetch_optional(&mut tx.conn)
+        .fetch_optional(&mut *tx.conn)
         .await?;
         let least = match before {
             Some((found_ms, found_seq, ordinal)) if (found_ms, found_seq) == (ms, seq) => {
@@ -178,20 +178,20 @@ impl Stream {
         .bind(self.id)
         .bind(ms)
         .bind(seq)
-        .fetch_optional(&mut tx.conn)
+        .fetch_optional(&mut *tx.conn)
         .await?;
         // No entry is below 0-0, whatever is gone.
         let most = if at == EntryId::ZERO { 0 } else { after.map_or(self.added, |ordinal| ordinal - 1) };
         Ok((least, most))
     }
 
-    async fn removed(&mut self, tx: &mut Tx, entries: u64) -> Result<(), Fail> {
+    async fn removed(&mut self, tx: &mut Tx<'_>, entries: u64) -> Result<(), Fail> {
         if entries > 0 {
             self.len -= bounded(entries);
             sqlx::query("UPDATE highwater_stream SET len = ? WHERE id = ?")
                 .bind(self.len)
                 .bind(self.id)
-                .execute(&mut tx.conn)
+                .execute(&mut *tx.conn)
                 .await?;
         }
         Ok(())
@@ -202,7 +202,7 @@ impl Stream {
 impl Operation for Trim {
     type Out = u64;
 
-    async fn run(&self, tx: &mut Tx) -> Result<u64, Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<u64, Fail> {
         let Some(mut stream) = Stream::find(tx, &self.stream).await? else { return Ok(0) };
         let below = match self.limit {
             TrimLimit::Below(id) => Some(id),
@@ -213,7 +213,7 @@ impl Operation for Trim {
                 )
                 .bind(stream.id)
                 .bind(stream.len - bounded(len))
-                .fetch_optional(&mut tx.conn)
+                .fetch_optional(&mut *tx.conn)
                 .await?;
                 first_kept.map(|(ms, seq)| codec::id(ms, seq))
             }
@@ -227,13 +227,13 @@ impl Operation for Trim {
                     .bind(stream.id)
                     .bind(ms)
                     .bind(seq)
-                    .execute(&mut tx.conn)
+                    .execute(&mut *tx.conn)
                     .await?
             }
             None => {
                 sqlx::query("DELETE FROM highwater_entry WHERE stream = ?")
                     .bind(stream.id)
-                    .execute(&mut tx.conn)
+                    .execute(&mut *tx.conn)
                     .await?
             }
         }
@@ -247,7 +247,7 @@ impl Operation for Trim {
 impl Operation for Read {
     type Out = Vec<Entry>;
 
-    async fn run(&self, tx: &mut Tx) -> Result<Vec<Entry>, Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Vec<Entry>, Fail> {
         let (ms, seq) = stored(self.after);
         let rows: Vec<EntryRow> = sqlx::query_as(
             "SELECT ms, seq, fields FROM highwater_entry \
@@ -258,7 +258,7 @@ impl Operation for Read {
         .bind(ms)
         .bind(seq)
         .bind(bounded(self.limit as u64))
-        .fetch_all(&mut tx.conn)
+        .fetch_all(&mut *tx.conn)
         .await?;
         rows.into_iter().map(EntryRow::entry).map(|entry| Ok(entry?)).collect()
     }
@@ -287,7 +287,7 @@ impl EntryRow {
 impl Operation for Inspect {
     type Out = Option<StreamState>;
 
-    async fn run(&self, tx: &mut Tx) -> Result<Self::Out, Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Self::Out, Fail> {
         // One statement, so that all is of one instant.
         let row = sqlx::query(
             "SELECT s.last_ms, s.last_seq, s.added, s.len, s.incarnation, f.ms, f.seq, g.last_ms, g.last_seq, \
@@ -302,7 +302,7 @@ impl Operation for Inspect {
         )
         .bind(self.group.as_ref().map(|group| group.as_str()))
         .bind(self.stream.as_str())
-        .fetch_optional(&mut tx.conn)
+        .fetch_optional(&mut *tx.conn)
         .await?;
         let Some(row) = row else { return Ok(None) };
         let id = |column| -> Result<Option<EntryId>, sqlx::Error> {
@@ -328,7 +328,7 @@ impl Operation for Inspect {
 impl Operation for Removal {
     type Out = u64;
 
-    async fn run(&self, tx: &mut Tx) -> Result<u64, Fail> {
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<u64, Fail> {
         match self {
             Self::Entries(name, ids) => {
                 let Some(mut stream) = Stream::find(tx, name).await? else { return Ok(0) };
@@ -338,7 +338,7 @@ impl Operation for Removal {
                 )
                 .bind(stream.id)
                 .bind(codec::json(ids))
-                .execute(&mut tx.conn)
+                .execute(&mut *tx.conn)
                 .await?
                 .rows_affected();
                 stream.removed(tx, removed).await?;
@@ -352,7 +352,7 @@ impl Operation for Removal {
                     "DELETE FROM highwater_entry WHERE stream = ?",
                     "DELETE FROM highwater_stream WHERE id = ?",
                 ] {
-                    sqlx::query(statement).bind(stream.id).execute(&mut tx.conn).await?;
+                    sqlx::query(statement).bind(stream.id).execute(&mut *tx.conn).await?;
                 }
                 tx.touch(name);
                 Ok(1)

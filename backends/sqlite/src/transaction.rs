@@ -12,14 +12,18 @@ use crate::{
 
 /// What an operation works on.
 #[derive(Debug)]
-pub(crate) struct Tx {
-    pub(crate) conn: SqliteConnection,
+pub(crate) struct Tx<'c> {
+    pub(crate) conn: &'c mut SqliteConnection,
     /// The store's clock: milliseconds of Unix time, read once the transaction had the database for itself.
     pub(crate) now: u64,
     touched: Vec<StreamName>,
 }
 
-impl Tx {
+impl<'c> Tx<'c> {
+    pub(crate) fn new(conn: &'c mut SqliteConnection, now: u64) -> Self {
+        Self { conn, now, touched: Vec::new() }
+    }
+
     /// Wakes whoever is blocked on the stream, once the transaction has been committed.
     pub(crate) fn touch(&mut self, stream: &StreamName) {
         self.touched.push(stream.clone());
@@ -30,8 +34,10 @@ impl Tx {
 #[async_trait]
 pub(crate) trait Operation: Send + Sync + 'static {
     type Out: Send + 'static;
+    /// Goes before the others that wait: a sign of life counts from when it came, and not from when the file was free.
+    const FIRST: bool = false;
 
-    async fn run(&self, tx: &mut Tx) -> Result<Self::Out, Fail>;
+    async fn run(&self, tx: &mut Tx<'_>) -> Result<Self::Out, Fail>;
 }
 
 /// An operation whose answer somebody waits for.
@@ -51,10 +57,13 @@ impl<O: Operation> Request<O> {
 #[async_trait]
 pub(crate) trait Job: Send {
     /// Runs it and keeps the outcome. Returns whether it was granted.
-    async fn run(&mut self, tx: &mut Tx) -> Result<bool, sqlx::Error>;
+    async fn run(&mut self, tx: &mut Tx<'_>) -> Result<bool, sqlx::Error>;
 
     /// Nobody waits for it any more.
     fn is_abandoned(&self) -> bool;
+
+    /// Goes before the others.
+    fn is_first(&self) -> bool;
 
     /// Sends the outcome: the one that was kept, or this.
     fn finish(self: Box<Self>, failure: Option<Error>);
@@ -62,7 +71,7 @@ pub(crate) trait Job: Send {
 
 #[async_trait]
 impl<O: Operation> Job for Request<O> {
-    async fn run(&mut self, tx: &mut Tx) -> Result<bool, sqlx::Error> {
+    async fn run(&mut self, tx: &mut Tx<'_>) -> Result<bool, sqlx::Error> {
         let outcome = match self.operation.run(tx).await {
             Ok(out) => Ok(out),
             Err(Fail::Refused(error)) => Err(error),
@@ -75,6 +84,10 @@ impl<O: Operation> Job for Request<O> {
 
     fn is_abandoned(&self) -> bool {
         self.reply.is_closed()
+    }
+
+    fn is_first(&self) -> bool {
+        O::FIRST
     }
 
     fn finish(self: Box<Self>, failure: Option<Error>) {
@@ -107,7 +120,7 @@ impl Abort {
 /// A connection that is opened again after it failed.
 pub(crate) struct Connection {
     options: Options,
-    open: Option<Tx>,
+    open: Option<SqliteConnection>,
     touched: Vec<StreamName>,
 }
 
@@ -115,7 +128,7 @@ impl Connection {
     pub(crate) fn writer(options: Options, conn: SqliteConnection) -> Self {
         // Where the file is gone, an empty one in its place would hide it.
         let options = options.create_if_missing(false);
-        Self { options, open: Some(Tx { conn, now: 0, touched: Vec::new() }), touched: Vec::new() }
+        Self { options, open: Some(conn), touched: Vec::new() }
     }
 
     pub(crate) fn reader(options: Options) -> Self {
@@ -128,9 +141,9 @@ impl Connection {
     }
 
     pub(crate) async fn close(self) {
-        if let Some(tx) = self.open {
+        if let Some(conn) = self.open {
             // Whatever goes wrong here, the next one to open the file recovers it.
-            let _ = tx.conn.close().await;
+            let _ = conn.close().await;
         }
     }
 
@@ -140,7 +153,7 @@ impl Connection {
             return;
         }
         let outcome = match self.connected().await {
-            Ok(tx) => job.run(tx).await,
+            Ok(conn) => job.run(&mut Tx::new(conn, 0)).await,
             Err(cause) => Err(cause),
         };
         if outcome.as_ref().is_err_and(error::is_io) {
@@ -152,12 +165,14 @@ impl Connection {
     /// Runs requests in one transaction, in order. One that is refused does not disturb the others.
     pub(crate) async fn write(&mut self, batch: &mut Vec<Box<dyn Job>>) {
         batch.retain(|job| !job.is_abandoned());
+        batch.sort_by_key(|job| !job.is_first());
         let Err(abort) = self.attempt(batch).await else {
             batch.drain(..).for_each(|job| job.finish(None));
             return;
         };
         let unknown = abort.error().outcome() == Outcome::Unknown;
-        if unknown || batch.len() <= 1 {
+        // Somebody else who holds the database would make each of them wait in turn.
+        if unknown || batch.len() <= 1 || error::is_busy(&abort.cause) {
             batch.drain(..).for_each(|job| job.finish(Some(abort.error())));
             return;
         }
@@ -173,62 +188,75 @@ impl Connection {
             return Ok(());
         }
         let failed = |cause| Abort { cause, commit: None };
-        let tx = self.connected().await.map_err(failed)?;
-        tx.touched.clear();
-        let worked = work(tx, batch).await;
-        let abort = match worked {
-            Ok(true) => match execute(tx, "COMMIT").await {
+        let conn = self.connected().await.map_err(failed)?;
+        let abort = match work(conn, batch).await {
+            Ok(Some(mut touched)) => match execute(conn, "COMMIT").await {
                 Ok(()) => {
-                    let mut touched = std::mem::take(&mut tx.touched);
                     self.touched.append(&mut touched);
                     return Ok(());
                 }
                 Err(cause) => Abort { cause, commit: Some(false) },
             },
-            Ok(false) => match execute(tx, "ROLLBACK").await {
+            Ok(None) => match execute(conn, "ROLLBACK").await {
                 Ok(()) => return Ok(()),
                 Err(cause) => failed(cause),
             },
             Err(cause) => failed(cause),
         };
         // SQLite may have rolled back by itself, in which case this is an error; a new connection is safe in any case.
-        let rolled_back = execute(tx, "ROLLBACK").await.is_ok();
+        let rolled_back = execute(conn, "ROLLBACK").await.is_ok();
         if !rolled_back || error::is_io(&abort.cause) {
             self.open = None;
         }
         Err(Abort { commit: abort.commit.map(|_| rolled_back), ..abort })
     }
 
-    async fn connected(&mut self) -> Result<&mut Tx, sqlx::Error> {
-        let tx = match self.open.take() {
-            Some(tx) => tx,
-            None => Tx { conn: self.options.connect().await?, now: 0, touched: Vec::new() },
+    async fn connected(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+        let conn = match self.open.take() {
+            Some(conn) => conn,
+            None => self.options.connect().await?,
         };
-        Ok(self.open.insert(tx))
+        Ok(self.open.insert(conn))
     }
 }
 
-/// Begins, and runs all. Returns whether there is anything to commit.
-async fn work(tx: &mut Tx, batch: &mut [Box<dyn Job>]) -> Result<bool, sqlx::Error> {
+/// Begins, and runs all. Returns the streams to wake, if there is anything to commit.
+async fn work(
+    conn: &mut SqliteConnection,
+    batch: &mut [Box<dyn Job>],
+) -> Result<Option<Vec<StreamName>>, sqlx::Error> {
+    let mut tx = begin(conn).await?;
+    if let [job] = batch {
+        return Ok(job.run(&mut tx).await?.then_some(tx.touched));
+    }
+    execute(tx.conn, "SAVEPOINT request").await?;
+    for job in batch {
+        let granted = job.run(&mut tx).await?;
+        let statement = if granted { "RELEASE request; SAVEPOINT request" } else { "ROLLBACK TO request" };
+        execute(tx.conn, statement).await?;
+    }
+    Ok(Some(tx.touched))
+}
+
+/// Begins as the only one that writes to the file.
+pub(crate) async fn begin(conn: &mut SqliteConnection) -> Result<Tx<'_>, sqlx::Error> {
     // Immediate: a transaction that reads first and writes later can find that somebody else wrote in between. Each call to
     // SQLite's thread costs more than most statements, so some go together.
     let now: i64 =
         sqlx::query_scalar("BEGIN IMMEDIATE; SELECT CAST(round(unixepoch('subsec') * 1000) AS INTEGER)")
-            .fetch_one(&mut tx.conn)
+            .fetch_one(&mut *conn)
             .await?;
-    tx.now = crate::codec::count(now);
-    if let [job] = batch {
-        return job.run(tx).await;
-    }
-    execute(tx, "SAVEPOINT request").await?;
-    for job in batch {
-        let granted = job.run(tx).await?;
-        let statement = if granted { "RELEASE request; SAVEPOINT request" } else { "ROLLBACK TO request" };
-        execute(tx, statement).await?;
-    }
-    Ok(true)
+    Ok(Tx::new(conn, crate::codec::count(now)))
 }
 
-async fn execute(tx: &mut Tx, statement: &'static str) -> Result<(), sqlx::Error> {
-    sqlx::query(statement).execute(&mut tx.conn).await.map(drop)
+/// The store's clock.
+pub(crate) async fn clock(conn: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
+    let now: i64 = sqlx::query_scalar("SELECT CAST(round(unixepoch('subsec') * 1000) AS INTEGER)")
+        .fetch_one(conn)
+        .await?;
+    Ok(crate::codec::count(now))
+}
+
+pub(crate) async fn execute(conn: &mut SqliteConnection, statement: &'static str) -> Result<(), sqlx::Error> {
+    sqlx::query(statement).execute(conn).await.map(drop)
 }

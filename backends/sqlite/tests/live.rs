@@ -15,5 +15,7 @@ mod group;
 mod process;
 #[path = "live/stream.rs"]
 mod stream;
+#[path = "live/transaction.rs"]
+mod transaction;
 #[path = "live/wake.rs"]
 mod wake;

@@ -13,8 +13,8 @@ use std::{
 
 use highwater_redis::Redis;
 
-use self::rows::Rows;
 pub use self::latency::{fan, latency, pace};
+use self::rows::Rows;
 use crate::{Result, cli::Bench, servers, support::server::RedisServer};
 
 const STREAM: &str = "bench";

@@ -79,9 +79,13 @@ impl Rows {
                 move |tx, batch| {
                     let (seen, all_seen) = (Arc::clone(&seen), Arc::clone(&all_seen));
                     Box::pin(async move {
-                        let ids: Vec<String> = batch.iter().map(|delivery| delivery.id().to_string()).collect();
-                        let payloads: Vec<&[u8]> =
-                            batch.iter().filter_map(|delivery| delivery.fields().get("d")).map(|d| &**d).collect();
+                        let ids: Vec<String> =
+                            batch.iter().map(|delivery| delivery.id().to_string()).collect();
+                        let payloads: Vec<&[u8]> = batch
+                            .iter()
+                            .filter_map(|delivery| delivery.fields().get("d"))
+                            .map(|d| &**d)
+                            .collect();
                         sqlx::query(INSERT).bind(&ids).bind(&payloads).execute(&mut **tx).await?;
                         let batch = ids.len() as u64;
                         if seen.fetch_add(batch, Ordering::Relaxed) + batch == entries {

@@ -17,7 +17,7 @@ pub struct Consumer {
     pub process: Guarded,
     lines: mpsc::UnboundedReceiver<String>,
     /// When it said last that it owns the subscription.
-    owner: Option<Instant>,
+    pub owner: Option<Instant>,
     lost: u64,
 }
 
@@ -33,12 +33,11 @@ impl Consumer {
         Ok(Self { process, lines, owner: None, lost: 0 })
     }
 
-    /// When it became the owner, if it did.
-    pub fn owner_since(&mut self) -> Option<Instant> {
+    /// Takes note of what it has said.
+    pub fn listen(&mut self) {
         while let Ok(line) = self.lines.try_recv() {
             self.hear(&line);
         }
-        self.owner
     }
 
     /// Kills it. Returns how often it had lost what it owned.

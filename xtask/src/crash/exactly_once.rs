@@ -2,7 +2,6 @@
 //! the database. Whatever happens, each entry has one row.
 
 use std::{
-    collections::VecDeque,
     io::Write,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -28,6 +27,8 @@ use crate::{
 const CONSUMERS: usize = 3;
 /// Twice the default time to live: by then another one owns what a stalled process held.
 const STALL_MAX_MS: u64 = 6_000;
+/// Something must be committed within this, whatever has happened.
+const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
 /// What is left after the last round must be done in this.
 const FINISH_LIMIT: Duration = Duration::from_secs(300);
 
@@ -116,10 +117,10 @@ impl Scene<'_> {
     /// Something happens to one of the consumers, or to the store, in the midst of their work.
     async fn round(&mut self) -> Result {
         let before = self.table.count().await?.rows;
-        self.wait("a row", Duration::from_secs(60), async |scene| {
-            Ok(scene.table.count().await?.rows > before)
-        })
-        .await?;
+        let deadline = Instant::now() + PROGRESS_LIMIT;
+        while self.table.count().await?.rows <= before {
+            self.pause(deadline, "a row").await?;
+        }
         time::sleep(Duration::from_micros(self.random.u64(0..300_000))).await;
         let victim = self.victim();
         match self.random.u8(0..10) {
@@ -145,36 +146,32 @@ impl Scene<'_> {
 
     /// The owner, if there is one, more often than the others.
     fn victim(&mut self) -> usize {
-        let owner = self.consumers.iter_mut().enumerate().max_by_key(|(_, consumer)| consumer.owner_since());
+        self.consumers.iter_mut().for_each(Consumer::listen);
+        let owner = self.consumers.iter().enumerate().max_by_key(|(_, consumer)| consumer.owner);
         let owner = owner.filter(|_| self.ownership == Ownership::Exclusive).map(|(nth, _)| nth);
         owner.filter(|_| self.random.u8(0..10) < 7).unwrap_or_else(|| self.random.usize(0..CONSUMERS))
     }
 
-    /// Waits, while no consumer may end by itself.
-    async fn wait(
-        &mut self,
-        what: &str,
-        limit: Duration,
-        mut holds: impl AsyncFnMut(&mut Self) -> Result<bool>,
-    ) -> Result {
-        let deadline = Instant::now() + limit;
-        while !holds(self).await? {
-            for consumer in &mut self.consumers {
-                if let Some(status) = consumer.process.try_wait()? {
-                    return Err(format!("a consumer ended by itself: {status}").into());
-                }
+    /// A pause before the next look, while no consumer may end by itself.
+    async fn pause(&mut self, deadline: Instant, awaited: &str) -> Result {
+        for consumer in &mut self.consumers {
+            if let Some(status) = consumer.process.try_wait()? {
+                return Err(format!("a consumer ended by itself: {status}").into());
             }
-            if Instant::now() > deadline {
-                return Err(format!("{what} does not come within {limit:?}").into());
-            }
-            time::sleep(Duration::from_millis(20)).await;
         }
+        if Instant::now() > deadline {
+            return Err(format!("{awaited} does not come in time").into());
+        }
+        time::sleep(Duration::from_millis(20)).await;
         Ok(())
     }
 
     /// Lets all that is left be done, and stops the consumers as a user would.
     async fn finish(&mut self, producer: &mut Guarded) -> Result {
-        self.wait("the end of the producer", FINISH_LIMIT, async |_| Ok(producer.try_wait()?.is_some())).await?;
+        let deadline = Instant::now() + FINISH_LIMIT;
+        while producer.try_wait()?.is_none() {
+            self.pause(deadline, "the end of the producer").await?;
+        }
         let produced = producer.wait()?;
         if !produced.success() {
             return Err(format!("the producer failed: {produced}").into());
@@ -183,12 +180,11 @@ impl Scene<'_> {
         let state = stream.inspect(&Inspect::stream(self.place.stream.parse()?)).await?;
         let last = state.ok_or("the stream is gone")?.last_id;
         let subscription = highwater::Subscription::new(&self.place.stream, GROUP)?;
-        self.wait("the last checkpoint", FINISH_LIMIT, async |scene| {
-            let checkpoint = scene.table.checkpoints().await?.load(&subscription).await?;
-            Ok(checkpoint.is_some_and(|checkpoint| checkpoint.position.watermark >= last))
-        })
-        .await?;
-        for consumer in VecDeque::from(std::mem::take(&mut self.consumers)) {
+        let checkpoints = self.table.checkpoints().await?;
+        while checkpoints.load(&subscription).await?.is_none_or(|c| c.position.watermark < last) {
+            self.pause(deadline, "the last checkpoint").await?;
+        }
+        for consumer in std::mem::take(&mut self.consumers) {
             self.seen.fenced += consumer.stop().await?;
         }
         Ok(())

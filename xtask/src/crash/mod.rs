@@ -13,13 +13,13 @@ use std::{fs, time::Duration};
 
 use tempfile::TempDir;
 
-pub use self::{
-    child::{consume, produce},
-    transact::transact,
-};
 use self::{
     audit::{Evidence, Verdict, audit, read_effects},
     rounds::{Outcome, Scene},
+};
+pub use self::{
+    child::{consume, produce},
+    transact::transact,
 };
 use crate::{
     Result,
@@ -38,7 +38,10 @@ pub async fn run(args: &Crash) -> Result {
         return Err("--destroy-group, --flush-group and --cut-connections are for --backend redis".into());
     }
     if args.transactional && disturbed {
-        return Err("--destroy-group, --flush-group and --cut-connections are for runs without --transactional".into());
+        return Err(
+            "--destroy-group, --flush-group and --cut-connections are for runs without --transactional"
+                .into(),
+        );
     }
     if args.entries <= u64::from(args.rounds) {
         return Err("each round needs an entry: more --entries, or fewer --rounds".into());

@@ -7,12 +7,7 @@ use highwater_postgres::Postgres;
 use highwater_sqlite::Sqlite;
 use sqlx::{Connection, Row};
 
-use crate::{
-    Result,
-    cli::Rows,
-    servers,
-    support::postgres::PostgresServer,
-};
+use crate::{Result, cli::Rows, servers, support::postgres::PostgresServer};
 
 /// No constraint forbids an effect that took place twice: it would hide it.
 const CREATE: &str = "CREATE TABLE effects (number bigint NOT NULL, id text NOT NULL, run bigint NOT NULL)";

@@ -68,7 +68,8 @@ async fn into_postgres(
     args: &Transact,
     consumer: Consumer<Arc<dyn StreamBackend>, Postgres>,
 ) -> highwater::Result<Report> {
-    const INSERT: &str = "INSERT INTO effects SELECT n, i, $3 FROM unnest($1::bigint[], $2::text[]) AS e (n, i)";
+    const INSERT: &str =
+        "INSERT INTO effects SELECT n, i, $3 FROM unnest($1::bigint[], $2::text[]) AS e (n, i)";
     let run = i64::from(args.run);
     if args.run.is_multiple_of(3) {
         return consumer
@@ -110,7 +111,7 @@ async fn into_sqlite(
                     let (numbers, ids) = columns(&batch)?;
                     for (number, id) in numbers.into_iter().zip(ids) {
                         let insert = sqlx::query("INSERT INTO effects VALUES (?, ?, ?)");
-                        insert.bind(number).bind(id).bind(run).execute(&mut **tx).await?;
+                        insert.bind(number).bind(id).bind(run).execute(tx.conn().await?).await?;
                     }
                     Ok::<_, HandlerError>(())
                 })

@@ -2,34 +2,35 @@
 
 use std::{
     net::SocketAddr,
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
-use super::{Kind, install::answer};
+use super::{
+    Kind,
+    docker::{DAEMON_TIMEOUT, Docker},
+};
 use crate::support::process::Watchdog;
 
-/// A daemon that does not answer within this is none: nobody should wait in silence.
-pub const DAEMON_TIMEOUT: Duration = Duration::from_secs(5);
 const PULL_TIMEOUT: Duration = Duration::from_secs(120);
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A container that is removed when this is dropped or this process is gone.
 #[derive(Debug)]
 pub struct Container {
+    docker: Docker,
     id: String,
     addr: SocketAddr,
     _watchdog: Watchdog,
 }
 
 impl Container {
-    /// Starts a server, if the daemon answers and has the image or can get it.
+    /// Starts a server, if the daemon has the image or can get it.
     pub fn start(kind: &Kind) -> Option<Self> {
-        docker(&["info", "--format", "{{.ServerVersion}}"], DAEMON_TIMEOUT)?;
-        if docker(&["image", "inspect", kind.image], DAEMON_TIMEOUT).is_none() {
+        let docker = Docker::find()?;
+        if !docker.has(kind.image) {
             println!("{}: pulling {}, for at most {} s", kind.name, kind.image, PULL_TIMEOUT.as_secs());
-            docker(&["pull", "--quiet", kind.image], PULL_TIMEOUT)?;
+            docker.run(&["pull", "--quiet", kind.image], PULL_TIMEOUT)?;
         }
         let publish = format!("127.0.0.1::{}", kind.port);
         let run = [
@@ -38,10 +39,11 @@ impl Container {
             &[kind.image],
             kind.arguments,
         ];
-        let id = docker(&run.concat(), PULL_TIMEOUT)?;
+        let id = docker.run(&run.concat(), PULL_TIMEOUT)?;
         let _watchdog = Watchdog::new(&["docker", "rm", "--force", "--volumes", &id]).ok()?;
-        let mut container = Self { id, addr: SocketAddr::from(([127, 0, 0, 1], 0)), _watchdog };
-        let ports = docker(&["port", &container.id, &format!("{}/tcp", kind.port)], DAEMON_TIMEOUT)?;
+        let mut container = Self { docker, id, addr: SocketAddr::from(([127, 0, 0, 1], 0)), _watchdog };
+        let ports =
+            container.docker.run(&["port", &container.id, &format!("{}/tcp", kind.port)], DAEMON_TIMEOUT)?;
         container.addr = ports.lines().next()?.parse().ok()?;
         container.becomes_ready(kind).then_some(container)
     }
@@ -55,7 +57,7 @@ impl Container {
         let deadline = Instant::now() + READY_TIMEOUT;
         let ask = [&["exec", &self.id], kind.ready].concat();
         while Instant::now() < deadline {
-            if docker(&ask, DAEMON_TIMEOUT).is_some() {
+            if self.docker.run(&ask, DAEMON_TIMEOUT).is_some() {
                 return true;
             }
             thread::sleep(Duration::from_millis(100));
@@ -66,11 +68,6 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        docker(&["rm", "--force", "--volumes", &self.id], DAEMON_TIMEOUT);
+        let _ = self.docker.run(&["rm", "--force", "--volumes", &self.id], DAEMON_TIMEOUT);
     }
-}
-
-/// What `docker` answers, if it succeeds in time.
-pub fn docker(arguments: &[&str], limit: Duration) -> Option<String> {
-    answer(Command::new("docker").args(arguments), limit)
 }

@@ -1,9 +1,10 @@
 //! Programs that a machine does not have yet, and commands that must answer in time.
 
 use std::{
-    fs,
-    path::Path,
+    env, fs,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -18,22 +19,35 @@ pub fn can_install() -> bool {
     rustix::process::geteuid().is_root() && Path::new("/etc/debian_version").exists()
 }
 
-/// Installs packages for something, where that takes no question, and stops the service that they start.
-pub fn install(what: &str, packages: &[&str], service: &str) -> Option<()> {
+/// Installs packages for something, where that takes no question.
+pub fn install(what: &str, packages: &[&str]) -> Option<()> {
     if !can_install() {
         return None;
     }
     println!("{what}: installing {}, for at most {} s", packages.join(" "), INSTALL_TIMEOUT.as_secs());
-    let apt = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive").args(arguments);
-        answer(&mut command, INSTALL_TIMEOUT)
-    };
-    apt(&["update"])?;
-    apt(&[&["install", "--yes", "--no-install-recommends"], packages].concat())?;
-    // The package starts a service at once; the tests use servers of their own.
+    apt(&["update"], INSTALL_TIMEOUT)?;
+    apt(&[&["install", "--yes", "--no-install-recommends"], packages].concat(), INSTALL_TIMEOUT).map(drop)
+}
+
+/// Stops the service that a package started at once: the tests use servers of their own.
+pub fn stop_service(service: &str) {
     let _ = answer(Command::new("service").args([service, "stop"]), STOP_TIMEOUT);
-    Some(())
+}
+
+/// What `apt-get` prints, if it succeeds in time. It asks nothing.
+pub fn apt(arguments: &[&str], limit: Duration) -> Option<String> {
+    // It refuses to run beside itself.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut apt = Command::new("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive").args(["-o", "DPkg::Lock::Timeout=60"]);
+    answer(apt.args(arguments), limit)
+}
+
+/// A program on the `PATH`.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file())
 }
 
 /// What a command prints, if it succeeds in time. A command that does not is ended.

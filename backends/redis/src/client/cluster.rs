@@ -31,6 +31,8 @@ struct Owners<D: Driver> {
     pools: Vec<Arc<Pool<D>>>,
     /// For each slot the place of its owner in `pools`, or [`NOBODY`].
     of: Vec<u16>,
+    /// Who said so. It can be reached, which not every owner need be.
+    asked: Arc<Pool<D>>,
 }
 
 const NOBODY: u16 = u16::MAX;
@@ -48,7 +50,7 @@ impl<D: Driver> Cluster<D> {
         Self { dialer, pools: Mutex::default(), owners: Together::default(), first: AtomicUsize::new(0) }
     }
 
-    /// The owner of a key, or without a key any owner.
+    /// The owner of a key, or without a key any node.
     pub(crate) async fn pool(&self, key: Option<&str>) -> Result<Arc<Pool<D>>, Fault> {
         let (_, owners) = self.owners.get(async || Box::pin(self.ask()).await).await?;
         let owner = lock(&owners).owner(key.map(keys::slot));
@@ -109,16 +111,18 @@ impl<D: Driver> Cluster<D> {
     /// Asks one node after the other who owns what.
     async fn ask(&self) -> Result<Arc<Mutex<Owners<D>>>, Fault> {
         let Place::Cluster(seeds) = &self.dialer.address.place else { return Err(Fault::NotConnected(None)) };
-        let mut nodes: Vec<Node> = lock(&self.pools).keys().cloned().collect();
-        nodes.extend(seeds.iter().filter(|seed| !lock(&self.pools).contains_key(seed)).cloned());
+        let mut pools: Vec<_> = lock(&self.pools).values().cloned().collect();
+        pools.extend(seeds.iter().map(|seed| self.pool_of(seed.clone())));
+        let first = self.first.fetch_add(1, Ordering::Relaxed) % pools.len();
+        pools.rotate_left(first);
+        // Who hangs is asked last, so that the streams of the others need not wait for it.
+        pools.sort_by_key(|pool| !pool.is_connected());
         let command = CommandOf::<D>::new("CLUSTER").with("SLOTS");
-        let first = self.first.fetch_add(1, Ordering::Relaxed);
         let mut fault = Fault::NotConnected(None);
-        for at in 0..nodes.len() {
-            let node = nodes[first.wrapping_add(at) % nodes.len()].clone();
-            let answer = self.pool_of(node.clone()).one(By::Shared, &command).await;
+        for pool in pools {
+            let answer = pool.one(By::Shared, &command).await;
             let slots = answer.and_then(|answer| answer.map_err(Fault::Server));
-            match slots.and_then(|slots| self.owners(slots, &node)) {
+            match slots.and_then(|slots| self.owners(slots, pool)) {
                 Ok(owners) => return Ok(Arc::new(Mutex::new(owners))),
                 Err(error) => fault = unsent(error),
             }
@@ -127,8 +131,9 @@ impl<D: Driver> Cluster<D> {
     }
 
     /// Reads the reply to `CLUSTER SLOTS`: first slot, last slot, the owner, its replicas.
-    fn owners(&self, value: ValueOf<D>, asked: &Node) -> Result<Owners<D>, Fault> {
-        let mut owners = Owners { pools: Vec::new(), of: vec![NOBODY; usize::from(keys::SLOTS)] };
+    fn owners(&self, value: ValueOf<D>, asked: Arc<Pool<D>>) -> Result<Owners<D>, Fault> {
+        let of = vec![NOBODY; usize::from(keys::SLOTS)];
+        let mut owners = Owners { pools: Vec::new(), of, asked };
         for range in reply::list(value)? {
             let mut parts = reply::list(range)?.into_iter();
             let (Some(first), Some(last), Some(owner)) = (parts.next(), parts.next(), parts.next()) else {
@@ -137,9 +142,9 @@ impl<D: Driver> Cluster<D> {
             let mut owner = reply::list(owner)?.into_iter();
             let host = reply::optional_string(owner.next())?.filter(|host| !host.is_empty() && host != "?");
             let port = owner.next().map(reply::int).transpose()?.and_then(|port| u16::try_from(port).ok());
-            let host = host.or_else(|| match asked {
-                Node::Tcp(host, _) => Some(host.clone()),
-                Node::Unix(_) => None,
+            let host = host.or_else(|| match &owners.asked.node {
+                Some(Node::Tcp(host, _)) => Some(host.clone()),
+                _ => None,
             });
             let (Some(host), Some(port)) = (host, port) else {
                 return Err(Fault::Unreadable("the address of a node"));
@@ -166,8 +171,10 @@ impl<D: Driver> Cluster<D> {
 
 impl<D: Driver> Owners<D> {
     fn owner(&self, slot: Option<u16>) -> Option<Arc<Pool<D>>> {
-        let at = slot.map_or(0, |slot| usize::from(self.of[usize::from(slot)]));
-        self.pools.get(at).cloned()
+        match slot {
+            Some(slot) => self.pools.get(usize::from(self.of[usize::from(slot)])).cloned(),
+            None => Some(self.asked.clone()),
+        }
     }
 
     fn set(&mut self, slot: u16, owner: Arc<Pool<D>>) {

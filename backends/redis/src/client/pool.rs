@@ -75,6 +75,11 @@ impl<D: Driver> Pool<D> {
         self.with(By::Own(limit), work, is_of_replica).await
     }
 
+    /// Whether there is a connection that did not fail.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.shared.peek().is_some()
+    }
+
     /// Closes what is not in use; what is in use closes when it ends.
     pub(crate) fn clear(&self) {
         self.shared.clear();

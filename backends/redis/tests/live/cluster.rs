@@ -248,6 +248,9 @@ async fn a_replica_that_takes_over_is_found() {
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::Unknown), "{error:?}");
     let error = redis.ack(&Ack::new(subscription(), ids([1]))).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::NotApplied), "{error:?}");
+    connect(format!("redis-cluster://127.0.0.1:{}", cluster.nodes[1].port()))
+        .await
+        .expect("the others serve");
     raw.run::<()>("CLUSTER FAILOVER TAKEOVER").await;
     let serves = async || match redis.load(&subscription()).await {
         Ok(_) => true,

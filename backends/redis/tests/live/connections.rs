@@ -59,6 +59,25 @@ async fn a_blocked_read_holds_up_nothing_and_ends_with_an_entry() {
 }
 
 #[tokio::test]
+async fn a_read_whose_connection_breaks_fails_and_is_not_sent_again() {
+    let server = Server::start().await;
+    let redis = server.backend().await;
+    filled(&redis, 0).await;
+    let raw = server.raw().await;
+    let reader = redis.clone();
+    let task = tokio::spawn(async move { reader.read_group(&block(Duration::from_secs(20))).await });
+    raw.until_blocked(1).await;
+    raw.run::<u64>("CLIENT KILL TYPE normal SKIPME yes").await;
+    let error = task.await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::Unknown), "{error:?}");
+    // Whoever sent it again would wait on another connection, and take the next entry for nobody.
+    tokio::time::timeout(Duration::from_secs(1), raw.until_blocked(1)).await.unwrap_err();
+    redis.load(&subscription()).await.ok();
+    fill(&redis, 1, 1).await;
+    assert_eq!(deliver(&redis, "d", 1).await, ids([1]));
+}
+
+#[tokio::test]
 async fn a_read_that_waits_longer_than_a_command_may_take_is_no_error() {
     let server = Server::start().await;
     let settings = Settings::new(server.url()).response_timeout(Duration::from_millis(200));
@@ -97,7 +116,9 @@ async fn after_a_restart_one_call_fails_and_the_next_connects() {
     filled(&redis, 1).await;
     deliver(&redis, "c", 1).await;
     server.restart().await;
-    let error = redis.ack(&Ack::new(subscription(), ids([1]))).await.unwrap_err();
+    let ack = Ack::new(subscription(), ids([1]));
+    let at_once = tokio::time::timeout(Duration::from_secs(2), redis.ack(&ack)).await;
+    let error = at_once.expect("a broken connection is no timeout").unwrap_err();
     assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::Later), "{error:?}");
     assert_eq!(error.outcome(), Outcome::Unknown, "nobody can tell");
     assert_eq!(redis.ack(&Ack::new(subscription(), ids([1]))).await.unwrap(), Acked::default());

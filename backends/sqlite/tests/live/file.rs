@@ -1,7 +1,8 @@
 use std::time::Duration;
 
-use highwater::{EntryId, Error, ErrorKind, Fields, Outcome, Retry, backend::*};
+use highwater::{EntryId, Epoch, Error, ErrorKind, Fields, Outcome, Retry, backend::*};
 use highwater_sqlite::{Settings, Sqlite};
+use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 
 use crate::support::*;
 
@@ -50,6 +51,38 @@ async fn g18_a_path_that_cannot_be_a_database_is_told_and_left_alone() {
     let settings = Settings::default().poll_interval(Duration::ZERO);
     assert_eq!(kind(Sqlite::open_with(directory.path().join("x"), &settings).await), ErrorKind::Invalid);
     assert!(!directory.path().join("x").exists());
+}
+
+/// Also when several processes do so at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g5_a_file_of_an_earlier_version_is_upgraded_where_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("old.db");
+    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let mut raw = options.connect().await.unwrap();
+    sqlx::raw_sql(include_str!("../../migrations/0001_init.sql")).execute(&mut raw).await.unwrap();
+    let checkpoint = "INSERT INTO highwater_checkpoint VALUES \
+        ('orders', 'billing', '1', '3', '7-0', '', '7', '', 'me', '1000', '', 0)";
+    sqlx::raw_sql(checkpoint).execute(&mut raw).await.unwrap();
+    raw.close().await.unwrap();
+
+    let opening = (0..8).map(|_| tokio::spawn(Sqlite::open(path.clone())));
+    let mut opened = Vec::new();
+    for task in opening.collect::<Vec<_>>() {
+        opened.push(task.await.unwrap().unwrap());
+    }
+    let orders = highwater::Subscription::new("orders", "billing").unwrap();
+    let stored = opened[0].load(&orders).await.unwrap().unwrap();
+    assert_eq!((stored.position.watermark, stored.epoch), (id(7), Epoch(3)));
+    let ids = vec![id(6), id(7), id(9)];
+    let settlement = Settlement::each(orders, Epoch(3), name("me"), ids.clone());
+    let tx = opened[1].begin().await.unwrap();
+    let committed = opened[1].commit(tx, &settlement).await.unwrap();
+    assert_eq!(committed, Committed::AlreadySettled(ids[..2].to_vec()));
+    let mut raw = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+    let versions: Vec<i64> =
+        sqlx::query_scalar("SELECT version FROM highwater_schema").fetch_all(&mut raw).await.unwrap();
+    assert_eq!(versions, [2]);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use highwater_sqlite::Sqlite;
 use crate::support::*;
 
 /// Polls a future this often, then drops it. Returns whether it was ready before.
-async fn drop_after(polls: usize, future: impl Future) -> bool {
+pub(crate) async fn drop_after(polls: usize, future: impl Future) -> bool {
     let mut future = pin!(future);
     for _ in 0..polls {
         let ready = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await;
@@ -102,19 +102,33 @@ async fn g14_a_dropped_wait_leaves_nothing_behind() {
     assert_eq!(store.read_group("me", 10).await, [1], "no reader that went away has taken it");
 }
 
-const CHILD: &str = "HIGHWATER_SQLITE_CHILD";
+pub(crate) const CHILD: &str = "HIGHWATER_SQLITE_CHILD";
 
 /// A process that dies with the test, however that ends.
-struct Running(Child);
+pub(crate) struct Running(Child);
 
 impl Running {
     fn start(path: std::path::PathBuf, stdout: Stdio) -> Self {
+        Self::start_as("process::child", path, stdout)
+    }
+
+    /// Runs the test of this name.
+    pub(crate) fn start_as(test: &str, path: std::path::PathBuf, stdout: Stdio) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "process::child", "--nocapture"]).env(CHILD, path).stdout(stdout);
+        command.args(["--exact", test, "--nocapture"]).env(CHILD, path).stdout(stdout);
         Self(command.spawn().unwrap())
     }
 
-    fn kill(&mut self) {
+    /// What it prints.
+    pub(crate) fn lines(&mut self) -> impl Iterator<Item = String> + use<> {
+        BufReader::new(self.0.stdout.take().unwrap()).lines().map(Result::unwrap)
+    }
+
+    pub(crate) fn wait(&mut self) -> bool {
+        self.0.wait().unwrap().success()
+    }
+
+    pub(crate) fn kill(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
@@ -153,7 +167,7 @@ async fn g3_what_a_killed_process_was_told_is_there() {
     let store = Store::new().await;
     for round in 1..=3 {
         let mut child = Running::start(store.path(), Stdio::piped());
-        let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut lines = child.lines();
         // The test harness prints its own words in front of the first line.
         let mut settled =
             lines.by_ref().filter_map(|line| line.split_once("settled ").map(|(_, told)| told.to_owned()));

@@ -1,0 +1,1 @@
+//! Nothing but tests: see `tests/`, and `examples/testcontainers.rs` of the repository.
