@@ -3,6 +3,9 @@
 //! They share a form. The record is locked and read first, as it stands now and not as it stood when the statement began;
 //! what to write is decided from that; and the answer has both. Where there is no record one is inserted. If another one
 //! inserts it at the same instant, neither is seen: the caller then repeats the statement.
+//!
+//! Planning such a statement costs the server more than carrying it out. So the common advance has a plain one of its own, and
+//! this is for the rest.
 
 use highwater::{
     EntryId, Epoch, Position, Subscription,
