@@ -9,6 +9,7 @@ mod ci;
 mod cli;
 #[cfg(feature = "runs")]
 mod crash;
+mod matrix;
 #[cfg(feature = "runs")]
 mod place;
 mod report;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     let done = match task {
         Task::Test(args) => test::run(&args),
         Task::Ci => ci::run(),
+        Task::Matrix(args) => test::matrix(&args),
         other => runs::run(other),
     };
     match done {

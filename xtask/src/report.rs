@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::matrix::Matrix;
+
 /// The tests of several runs of test binaries, counted.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Tally {
@@ -10,6 +12,8 @@ pub struct Tally {
     pub ignored: u64,
     /// The lines in which a test says that it could not do all of its work.
     pub skipped: Vec<String>,
+    /// What the suites said of each combination of stores.
+    pub matrix: Matrix,
     quiet: bool,
 }
 
@@ -19,6 +23,7 @@ impl Tally {
     /// Tests run with `--show-output`, since a test that passes would say unheard that it skipped something. What passing
     /// tests print besides is left out, as always.
     pub fn take(&mut self, line: &str) -> bool {
+        self.matrix.take(line);
         if line.trim_start().starts_with("skipped:") {
             self.skipped.push(line.trim().to_owned());
             return true;

@@ -22,7 +22,7 @@ pub fn run(args: &cli::Test) -> Result {
     let servers = Servers::provide()?;
     let mut tally = Tally::default();
     let mut complaints = Vec::new();
-    if !cargo_test(&servers, &args.args, &mut tally)? {
+    if !cargo_test(&servers, &args.args, None, &mut tally)? {
         complaints.push("`cargo test` failed".to_owned());
     }
     if args.args.is_empty() {
@@ -38,6 +38,9 @@ pub fn run(args: &cli::Test) -> Result {
     }
     drop(servers);
     println!();
+    if !tally.matrix.is_empty() {
+        println!("{}", tally.matrix);
+    }
     tally.skipped.iter().for_each(|line| println!("{line}"));
     if in_ci() && !tally.skipped.is_empty() {
         complaints.push("in CI nothing may be skipped".to_owned());
@@ -47,12 +50,44 @@ pub fn run(args: &cli::Test) -> Result {
     if complaints.is_empty() { Ok(()) } else { Err("not all tests passed".into()) }
 }
 
+/// The tests that speak of combinations of stores.
+const MATRIX: &[&str] = &[
+    "--package=highwater",
+    "--all-features",
+    "--lib",
+    "--test=it",
+    "--no-fail-fast",
+    "--",
+    "conformance::tests::memory::",
+    "conformance::redis_",
+    "conformance::fred_",
+    "conformance::sqlite_",
+    "conformance::postgres_",
+    "matrix::",
+];
+
+/// Conformance and random sequences over every combination of stores, as one table.
+pub fn matrix(args: &cli::Matrix) -> Result {
+    let servers = Servers::provide()?;
+    let mut tally = Tally::default();
+    let tests: Vec<_> = MATRIX.iter().map(|arg| (*arg).to_owned()).collect();
+    let passed = cargo_test(&servers, &tests, args.sequences, &mut tally)?;
+    drop(servers);
+    println!("\n{}", tally.matrix);
+    let missing = tally.matrix.missing();
+    match (passed, missing.is_empty()) {
+        (true, true) => Ok(()),
+        (false, _) => Err("not all tests passed".into()),
+        (true, false) => Err(format!("not run: {}", missing.join(", ")).into()),
+    }
+}
+
 /// Whether this is the run that decides.
 pub fn in_ci() -> bool {
     env::var("CI").is_ok_and(|ci| ci == "true" || ci == "1")
 }
 
-fn cargo_test(servers: &Servers, args: &[String], tally: &mut Tally) -> Result<bool> {
+fn cargo_test(servers: &Servers, args: &[String], sequences: Option<u32>, tally: &mut Tally) -> Result<bool> {
     let mut command = cargo();
     command.arg("test");
     let (ours, theirs) = match args.iter().position(|arg| arg == "--") {
@@ -67,6 +102,9 @@ fn cargo_test(servers: &Servers, args: &[String], tally: &mut Tally) -> Result<b
         command.env("CARGO_TERM_COLOR", "always");
     }
     servers.tell(&mut command);
+    if let Some(sequences) = sequences {
+        command.env("HIGHWATER_MODEL_SEQUENCES", sequences.to_string());
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = Guarded::spawn(&mut command)?;
     let output = child.child().stdout.take().ok_or("no output")?;

@@ -63,7 +63,9 @@ impl World {
         self.facts.end_life(watermark);
         self.remove(Removal::Stream(self.subscription.stream.clone())).await?;
         self.settle_all();
-        self.append_in_life(1).await
+        self.append_in_life(1).await?;
+        self.next_era();
+        Ok(())
     }
 
     /// An operator sets the checkpoint to some entry.
@@ -90,6 +92,7 @@ impl World {
         self.read_rows().await?;
         self.facts.begin_rows(to);
         self.facts.reset(to);
+        self.next_era();
         self.look().await?;
         (0..alive).for_each(|_| self.start());
         Ok(())
