@@ -135,7 +135,7 @@ struct Rows(Arc<std::sync::Mutex<Vec<(String, EntryId)>>>);
 impl Effects<highwater::memory::Tx> for Rows {
     async fn write(&self, tx: &mut highwater::memory::Tx, table: &str, row: EntryId) -> Result<()> {
         let (rows, table) = (Arc::clone(&self.0), table.to_owned());
-        tx.effect(move || rows.lock().expect("nobody panics meanwhile").push((table, row)));
+        tx.effect(move || rows.lock().expect("no test panics holding it").push((table, row)));
         Ok(())
     }
 
@@ -143,7 +143,7 @@ impl Effects<highwater::memory::Tx> for Rows {
         Ok(self
             .0
             .lock()
-            .expect("nobody panics meanwhile")
+            .expect("no test panics holding it")
             .iter()
             .filter(|(name, _)| name == table)
             .map(|(_, row)| *row)

@@ -1,7 +1,10 @@
 //! A consumer of the model: the real runtime, whose handlers wait for the model's word.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering as Atomic},
+    },
     time::Duration,
 };
 
@@ -62,7 +65,9 @@ pub(super) struct Actor {
 #[derive(Debug, Clone)]
 pub(super) struct Desk {
     pub(super) calls: mpsc::UnboundedSender<Call>,
-    pub(super) notes: Arc<Mutex<Vec<(usize, Note)>>>,
+    pub(super) notes: Arc<Mutex<Vec<(usize, u32, Note)>>>,
+    /// The time between two resets, for notes.
+    pub(super) era: Arc<AtomicU32>,
 }
 
 struct Gate {
@@ -206,7 +211,7 @@ impl Launch {
     fn build<S: StreamBackend, C: CheckpointBackend>(&self, builder: Builder<S, C>) -> Consumer<S, C> {
         let (who, setup) = (self.gate.who, &self.setup);
         let name = ConsumerName::new(format!("c{who}")).expect("a valid name");
-        let notes = Arc::clone(&self.gate.desk.notes);
+        let Desk { notes, era, .. } = self.gate.desk.clone();
         let observer = move |_: &Subscription, observation: &Observation<'_>| {
             let note = match observation {
                 Observation::Lapsed | Observation::Lost(_) => Note::Lost,
@@ -214,7 +219,8 @@ impl Launch {
                 Observation::Gap(gap) => Note::Gap(gap.lost.count()),
                 _ => return,
             };
-            notes.lock().unwrap_or_else(PoisonError::into_inner).push((who, note));
+            let era = era.load(Atomic::Relaxed);
+            notes.lock().unwrap_or_else(PoisonError::into_inner).push((who, era, note));
         };
         let builder = builder.name(name).observer(observer).configure(|settings| configure(settings, setup));
         let builder = match setup.ordering {

@@ -1,7 +1,9 @@
 //! The world of a sequence: consumers over real stores, an operator, and what is known of both.
 
+mod supervisor;
+
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError, atomic},
     time::Duration,
 };
 
@@ -14,10 +16,9 @@ use super::{
     plan::{Op, Ordering, Setup, Store},
 };
 use crate::{
-    EntryId, Error, ErrorKind, Fields, OnGap, Ownership, Report, Subscription,
+    EntryId, Error, Fields, Ownership, Subscription,
     backend::{Append, CheckpointBackend, NewEntry, Removal, StreamBackend},
     clock::Clock,
-    integrity::{Finding, Lost},
     layer::Fault,
 };
 
@@ -60,7 +61,7 @@ impl World {
             actors: Vec::new(),
             started: 0,
             out: Vec::new(),
-            desk: Desk { calls, notes: Arc::new(Mutex::new(Vec::new())) },
+            desk: Desk { calls, notes: Arc::default(), era: Arc::default() },
             calls: receiver,
             clock: Clock::started(),
             gaps: 0,
@@ -172,7 +173,7 @@ impl World {
 
     fn read_notes(&mut self) -> Verdict {
         let notes = std::mem::take(&mut *self.desk.notes.lock().unwrap_or_else(PoisonError::into_inner));
-        for (who, note) in notes {
+        for (who, then, note) in notes {
             if let Note::Gap(count) = note {
                 self.gaps += 1;
                 self.expect_gap(count)?;
@@ -181,6 +182,8 @@ impl World {
             let Some(actor) = self.actors.iter_mut().find(|actor| actor.witness.who == who) else { continue };
             match note {
                 Note::Lost => actor.witness.forgiven = true,
+                // What it was granted before a reset is of the time before.
+                Note::Acquired if then != era => {}
                 Note::Acquired => {
                     let is_old = actor.witness.era != era;
                     (actor.witness.era, actor.witness.life) = (era, life);
@@ -314,52 +317,9 @@ impl World {
         self.settle(0, 1);
     }
 
-    /// A consumer has ended: every error is typed, and one that is a finding is true.
-    async fn ended(&mut self, mut actor: Actor) -> Verdict {
-        self.out.retain(|(_, call)| call.who != actor.witness.who);
-        let who = actor.witness.who;
-        let result = (&mut actor.task).await.map_err(|error| format!("consumer {who} panicked: {error}"))?;
-        match result {
-            Ok(report) => {
-                self.stopped(&actor.witness, &report);
-                Ok(())
-            }
-            Err(error) => self.failed(&actor.witness, error).await,
-        }
-    }
-
-    fn stopped(&mut self, witness: &Witness, report: &Report) {
-        if report.unsaved == 0 && witness.era == self.facts.era && report.leases_lost == 0 {
-            for n in &witness.succeeded {
-                self.facts.fact(*n).done = true;
-            }
-        }
-    }
-
-    /// A supervisor starts another one, after the operator has decided.
-    async fn failed(&mut self, witness: &Witness, error: Error) -> Verdict {
-        match (error.kind(), error.finding()) {
-            (ErrorKind::Gap, Some(Finding::Gap(gap))) => {
-                let count = if gap.lost == Lost::AtLeast(0) { 0 } else { gap.lost.count().max(1) };
-                self.expect_gap(count)?;
-                self.setup.on_gap = OnGap::Skip;
-            }
-            (ErrorKind::Reset, Some(Finding::Reset(_))) => {
-                // What it was granted may be from before the operator came.
-                if self.facts.stale.is_none() && witness.era == self.facts.era {
-                    return Err(format!(
-                        "G8: the stream is the same, and consumer {} says {error}",
-                        witness.who
-                    ));
-                }
-                if self.facts.stale.is_some() {
-                    self.set_checkpoint(EntryId::ZERO).await?;
-                }
-            }
-            _ => return Err(format!("typed: consumer {} ended with {error:?}", witness.who)),
-        }
-        self.start();
-        Ok(())
+    /// What consumers are granted from now on is of another time.
+    pub(super) fn next_era(&self) {
+        self.desk.era.store(self.facts.era, atomic::Ordering::Relaxed);
     }
 
     /// What is out ends well, all of it.
