@@ -5,6 +5,7 @@ mod ledger;
 mod ownership;
 mod reports;
 mod stalls;
+mod transactions;
 
 use super::*;
 use crate::layer::{Fault, Faults, Layer, Operation};
