@@ -200,9 +200,7 @@ pub(crate) async fn settle(
     request: &Settlement,
     guard: &Guard,
 ) -> Result<Settled> {
-    if request.ids.is_empty() || !request.ids.is_sorted_by(|a, b| a < b) {
-        return Err(Error::invalid("a settlement has at least one entry, and they ascend"));
-    }
+    request.validate()?;
     let of = &request.subscription;
     let statement = match request.position.clone() {
         Some(position) => {
