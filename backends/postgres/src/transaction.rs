@@ -83,6 +83,8 @@ impl DerefMut for Tx {
 impl Drop for Tx {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take() {
+            // Where the runtime has ended, the connection is dropped right here, and needs to know of one.
+            let _within = self.runtime.enter();
             self.runtime.spawn(roll_back(conn, self.patience));
         }
     }
