@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::CheckpointBackend;
-use crate::{ConsumerName, EntryId, Epoch, Position, Result, Subscription};
+use crate::{ConsumerName, EntryId, Epoch, Error, Position, Result, Subscription};
 
 /// Entries to settle in a transaction.
 #[derive(Debug, Clone)]
@@ -43,6 +43,25 @@ impl Settlement {
     pub fn fused(mut self, fused: bool) -> Self {
         self.fused = fused;
         self
+    }
+
+    /// What every store checks before a [`commit`](TransactionalCheckpoint::commit): a request that would leave an entry
+    /// unsettled beside its effects is refused.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](crate::ErrorKind::Invalid) if there are no entries, they do not ascend, or the position does not settle all of
+    /// them.
+    pub fn validate(&self) -> Result<()> {
+        if self.ids.is_empty() || !self.ids.is_sorted_by(|a, b| a < b) {
+            return Err(Error::invalid("a settlement has at least one entry, and they ascend"));
+        }
+        match &self.position {
+            Some(position) if !self.ids.iter().all(|id| position.settles(*id)) => {
+                Err(Error::invalid("the position of a settlement settles all of its entries"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -27,12 +27,14 @@ async fn run(
     let mut shutdown = std::pin::pin!(shutdown.fuse());
     let mut report = Report::default();
     let mut failed = 0;
+    // How many sessions in a row have ended without having settled anything.
+    let mut fruitless = 0;
     loop {
         let entered = tokio::select! {
             biased;
             () = &mut shutdown => {
                 // The call that was dropped may have taken effect.
-                keeper::leave(&context, keeper::GOODBYE_MAX.min(context.settings.drain_timeout)).await;
+                goodbye(&context).await;
                 break;
             }
             entered = keeper::enter(&context) => entered,
@@ -40,6 +42,7 @@ async fn run(
         let again = match entered {
             Ok(position) => {
                 failed = 0;
+                let settled = report.settled;
                 let end = Session::new(&context, &lanes, &order, position, &mut report)
                     .run(shutdown.as_mut())
                     .await;
@@ -55,6 +58,19 @@ async fn run(
                             // It was lost while it stopped. Nobody would stop it again.
                             break;
                         }
+                        fruitless = if report.settled > settled { 0 } else { fruitless + 1 };
+                        // The first one begins again at once. What ends it every time must not make a hot loop.
+                        if fruitless > 1 {
+                            let wait = context.settings.reconnect.delay(fruitless - 1);
+                            tokio::select! {
+                                biased;
+                                () = &mut shutdown => {
+                                    goodbye(&context).await;
+                                    break;
+                                }
+                                () = context.clock.sleep(wait) => {}
+                            }
+                        }
                         continue;
                     }
                 }
@@ -63,7 +79,7 @@ async fn run(
             Err(error) => {
                 // Who took the lease before it found what is wrong must not keep others, or a reset, from it.
                 if context.epoch() > Epoch::default() && context.settings.ownership == Ownership::Exclusive {
-                    keeper::leave(&context, keeper::GOODBYE_MAX.min(context.settings.drain_timeout)).await;
+                    goodbye(&context).await;
                 }
                 return Err(error);
             }
@@ -79,6 +95,10 @@ async fn run(
     report.reconnects = context.reconnects();
     report.gaps = context.gaps();
     Ok(report)
+}
+
+async fn goodbye(context: &Context) {
+    keeper::leave(context, keeper::GOODBYE_MAX.min(context.settings.drain_timeout)).await;
 }
 
 /// Runs a consumer under a span that names it.

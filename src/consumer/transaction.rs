@@ -108,10 +108,10 @@ where
                 Ok(Committed::AlreadySettled(ids)) => {
                     let before: HashSet<EntryId> = ids.into_iter().collect();
                     let held = chunk.deliveries.len();
-                    if chunk.position.is_none() {
-                        for delivery in chunk.deliveries.extract_if(.., |d| before.contains(&d.id())) {
-                            desk.put(Finished::Before(delivery.id(), delivery.fields().size() as u64));
-                        }
+                    // An owner leaves them out of its position's next step, too: they may have been settled each by itself
+                    // before it came, and whatever it holds is fenced by its epoch.
+                    for delivery in chunk.deliveries.extract_if(.., |d| before.contains(&d.id())) {
+                        desk.put(Finished::Before(delivery.id(), delivery.fields().size() as u64));
                     }
                     if chunk.deliveries.len() == held {
                         let message = "entries were settled that this consumer holds as unsettled: it begins again at the checkpoint";

@@ -65,6 +65,7 @@ impl TransactionalCheckpoint for Memory {
     }
 
     async fn commit(&self, tx: Tx, request: &Settlement) -> Result<Committed> {
+        request.validate()?;
         let now = self.clock().now();
         let mut state = self.state()?;
         let Settlement { subscription, epoch, owner, ids, position, fused } = request.clone();

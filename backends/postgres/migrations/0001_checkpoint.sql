@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS "highwater"."checkpoint" (
     -- What is settled above the watermark; holes at or below the watermark mean nothing. The greatest settled id and the end
     -- of the last hole stand beside it, so that a statement can tell what is left of it above a watermark.
     ahead text COLLATE "C" NOT NULL
-        CHECK (ahead ~ '^((\+?[0-9]+-[0-9]+(\.\.\+?[0-9]+-[0-9]+)? )+>\+?[0-9]+-[0-9]+)?$'),
+        CHECK (ahead ~ '^(([+]?[0-9]+-[0-9]+([.][.][+]?[0-9]+-[0-9]+)? )+>[+]?[0-9]+-[0-9]+)?$'),
     ahead_top bytea NOT NULL CHECK (octet_length(ahead_top) = CASE ahead WHEN '' THEN 0 ELSE 16 END),
     ahead_hole bytea NOT NULL CHECK (octet_length(ahead_hole) = CASE ahead WHEN '' THEN 0 ELSE 16 END),
     ordinal numeric(20) CHECK (ordinal BETWEEN 0 AND 18446744073709551615),

@@ -34,9 +34,9 @@ pub(crate) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// An id as a literal.
+/// An id as a literal, whatever the server thinks of backslashes.
 pub(crate) fn bytes(id: EntryId) -> String {
-    format!("'\\x{}'::bytea", hex(id))
+    format!("E'\\\\x{}'::bytea", hex(id))
 }
 
 /// An id as a literal; empty bytes if there is none.

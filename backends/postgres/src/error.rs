@@ -59,8 +59,11 @@ pub(crate) fn translate_in_transaction(error: &sqlx::Error) -> Error {
 /// The error for a commit that failed.
 pub(crate) fn translate_commit(error: &sqlx::Error) -> Error {
     match code(error).as_deref() {
-        // A constraint that is checked at the end, or an error that a deferred trigger raised.
-        Some(code) if !is_fatal(error) && matches!(&code[..2], "23" | "P0" | "22" | "09" | "38") => {
+        // A constraint that is checked at the end, or an error that a deferred trigger raised: with whatever code it likes. Only
+        // what the server itself may say of a commit, and may not say the next time, is not the handler's.
+        Some(code)
+            if !is_fatal(error) && !matches!(&code[..2], "08" | "40" | "53" | "55" | "57" | "58" | "XX") =>
+        {
             Error::new(
                 ErrorKind::Handler,
                 "what the handler wrote cannot be committed: look at the constraint or trigger in the cause",

@@ -83,6 +83,8 @@ impl DerefMut for Tx {
 impl Drop for Tx {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take() {
+            // Where the runtime has ended, the connection is dropped right here, and needs to know of one.
+            let _within = self.runtime.enter();
             self.runtime.spawn(roll_back(conn, self.patience));
         }
     }
@@ -200,9 +202,7 @@ pub(crate) async fn settle(
     request: &Settlement,
     guard: &Guard,
 ) -> Result<Settled> {
-    if request.ids.is_empty() || !request.ids.is_sorted_by(|a, b| a < b) {
-        return Err(Error::invalid("a settlement has at least one entry, and they ascend"));
-    }
+    request.validate()?;
     let of = &request.subscription;
     let statement = match request.position.clone() {
         Some(position) => {

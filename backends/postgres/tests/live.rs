@@ -20,6 +20,8 @@ mod outbox;
 mod pooler;
 #[path = "live/races.rs"]
 mod races;
+#[path = "live/review.rs"]
+mod review;
 #[path = "live/schema.rs"]
 mod schema;
 #[path = "live/transactions.rs"]

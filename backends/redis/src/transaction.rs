@@ -44,11 +44,8 @@ impl<D: Driver> TransactionalCheckpoint for Redis<D> {
 
     async fn commit(&self, tx: Effects, request: &Settlement) -> Result<Committed> {
         let Settlement { subscription, epoch, owner, ids, position, fused, .. } = request;
-        if ids.is_empty() {
-            return Err(Error::invalid("a transaction settles at least one entry"));
-        }
+        request.validate()?;
         let effects = tx.checked(&subscription.stream)?;
-        let ids = ascending(ids);
         let how = match (position, fused) {
             (Some(_), _) => "position",
             (None, false) => "each",

@@ -234,6 +234,7 @@ impl Operation for Settlement {
     type Out = Committed;
 
     async fn run(&self, tx: &mut transaction::Tx<'_>) -> Result<Committed, Fail> {
+        self.validate()?;
         let (record, before) = which_settled(tx, self).await?;
         record.check(self.epoch)?;
         if !before.is_empty() {

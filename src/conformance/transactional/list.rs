@@ -91,6 +91,7 @@ macro_rules! __transactional_cases {
                 is_stored
                 keeps_what_it_does_not_know
                 knows_what_was_settled_by_itself
+                g18_one_that_leaves_an_entry_unsettled_is_invalid
             }
             race {
                 g9_one_takes_place

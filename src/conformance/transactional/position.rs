@@ -1,10 +1,10 @@
 //! The position that a transaction stores.
 
 use crate::{
-    Epoch, Incarnation, Position, SettledAhead,
+    Epoch, ErrorKind, Incarnation, Position, SettledAhead,
     conformance::{
         effects::Transactions,
-        support::{Verdict, consumer, id, ids},
+        support::{Verdict, consumer, fails, id, ids},
     },
 };
 
@@ -41,4 +41,20 @@ pub(super) async fn knows_what_was_settled_by_itself(t: Transactions) -> Verdict
     assert_eq!(t.checkpoints.watermark().await?, None);
     t.done(&t.up_to(Epoch(0), &ids([1]))).await?;
     t.refused(&t.up_to(Epoch(0), &ids(3..=5)), &ids([5])).await
+}
+
+/// G18: with no entry, with entries out of order, or with a position that does not settle all of them nothing takes place.
+pub(super) async fn g18_one_that_leaves_an_entry_unsettled_is_invalid(t: Transactions) -> Verdict {
+    let [nothing, falling, twice] = [ids([]), ids([2, 1]), ids([1, 1])].map(|ids| t.each(Epoch(0), &ids));
+    let below = t.each(Epoch(0), &ids([5])).up_to(Position::at(id(3)));
+    let in_part = t.each(Epoch(0), &ids([4, 5])).up_to(Position::at(id(4)));
+    let hole = Position::at(id(3)).with_ahead(SettledAhead::new(id(9), ids([5])));
+    let hole = t.each(Epoch(0), &ids([5])).up_to(hole);
+    for request in [nothing, falling, twice, below, in_part, hole] {
+        let mut tx = t.begin().await?;
+        t.write(&mut tx, &ids([5])).await?;
+        fails(t.commit(tx, &request).await, ErrorKind::Invalid);
+    }
+    assert_eq!((t.rows().await?, t.checkpoints.watermark().await?), (vec![], None));
+    t.done(&t.each(Epoch(0), &ids([5]))).await
 }

@@ -6,6 +6,7 @@ mod ownership;
 mod reports;
 mod sequences;
 mod stalls;
+mod transactions;
 
 use super::*;
 use crate::layer::{Fault, Faults, Layer, Operation};
