@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod checkpoint;
+mod clause;
 mod codec;
 mod error;
 mod lane;

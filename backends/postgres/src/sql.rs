@@ -8,15 +8,16 @@
 //! this is for the rest.
 
 use highwater::{
-    EntryId, Epoch, Position, Subscription,
+    EntryId, Epoch, Subscription,
     backend::{Acquire, Advance, Release, Renew, ResetCheckpoint, Settlement},
     checkpoint::RECORD_VERSION,
     clock::millis,
 };
 
 use crate::{
-    Settings, codec,
-    codec::{bounded, bytes, interval, optional, optional_bytes, text},
+    Settings,
+    clause::{ANSWER, Turn, allowed, columns, guarded, key, position, turn, xid},
+    codec::{self, bounded, interval, optional_bytes, text},
     record::{COLUMNS, WIDTH},
     schema::Names,
 };
@@ -139,7 +140,7 @@ impl Sql {
         let absent = request.expected.is_none_or(|e| e == Epoch(0));
         let force = request.force;
         format!(
-            "BEGIN; {limits}WITH {locked} SELECT 1 FROM prev; WITH {locked}, \
+            "BEGIN; {limits}{turn}WITH {locked} SELECT 1 FROM prev; WITH {locked}, \
              upd AS (UPDATE {table} AS c SET epoch = p.epoch + 1, lease_owner = NULL, lease_until = NULL, \
              ({columns}) = ROW({values}) FROM prev AS p WHERE {key} AND p.version = {RECORD_VERSION} AND {stored} \
              AND ({force} OR p.lease_until IS NULL OR p.lease_until <= p.now) RETURNING c.id, c.epoch), \
@@ -147,6 +148,7 @@ impl Sql {
              {ins} \
              SELECT {COLUMNS}, coalesce((SELECT epoch FROM upd), (SELECT epoch FROM ins))::text FROM {ANSWER}; COMMIT",
             limits = self.limits(&Guard::Alone),
+            turn = turn(of, Turn::Alone),
             locked = self.locked(of, "FOR UPDATE"),
             key = key("c", of),
             ins = self.insert(of, &format!("epoch, {columns}"), &format!("1, {values}"), &absent.to_string()),
@@ -159,7 +161,8 @@ impl Sql {
     pub(crate) fn forward(&self, request: &Advance, prune: bool) -> String {
         let (table, settled) = (&self.names.checkpoint, &self.names.settled);
         let key = key("c", &request.subscription);
-        let mut sql = self.forward_if(request, &Guard::Alone, "true");
+        let turn = if prune { turn(&request.subscription, Turn::Alone) } else { String::new() };
+        let mut sql = self.forward_if(request, &Guard::Alone, &turn, "true");
         if prune {
             sql += &format!(
                 "; DELETE FROM {settled} AS s USING {table} AS c WHERE {key} AND s.checkpoint = c.id AND s.entry <= c.watermark"
@@ -176,14 +179,14 @@ impl Sql {
             "c.watermark < {first} AND c.ahead_top < {first} AND NOT EXISTS \
              (SELECT FROM {settled} AS s WHERE s.checkpoint = c.id AND s.entry BETWEEN {first} AND {last})"
         );
-        self.forward_if(request, guard, &none)
+        self.forward_if(request, guard, "", &none)
     }
 
-    fn forward_if(&self, request: &Advance, guard: &Guard, condition: &str) -> String {
+    fn forward_if(&self, request: &Advance, guard: &Guard, turn: &str, condition: &str) -> String {
         let [watermark, ahead, top, hole, ordinal, incarnation] = columns(&request.position);
         let known = request.position.ahead.top().max(Some(request.position.watermark));
         format!(
-            "{limits}UPDATE {table} AS c SET watermark = {watermark}, ahead = {ahead}, ahead_top = {top}, \
+            "{limits}{turn}UPDATE {table} AS c SET watermark = {watermark}, ahead = {ahead}, ahead_top = {top}, \
              ahead_hole = {hole}, ordinal = coalesce({ordinal}, CASE WHEN c.watermark = {watermark} THEN c.ordinal END), \
              incarnation = coalesce({incarnation}, c.incarnation), owner = {owner}, updated_at = {AT} \
              WHERE {key} AND c.version = {RECORD_VERSION} AND c.epoch = {epoch} AND {guarded} \
@@ -209,7 +212,7 @@ impl Sql {
             "(SELECT string_agg(encode(s.entry, 'hex'), ' ') FROM {settled} AS s, prev AS p \
              WHERE s.checkpoint = p.id AND s.entry BETWEEN {first} AND {last})"
         );
-        self.moved(request, guard, "", &before)
+        self.moved(request, guard, "", "", &before)
     }
 
     /// Moves the record by the rule of [`Position::merged_into`]. `prune`: drops what transactions have settled at or below
@@ -219,16 +222,20 @@ impl Sql {
         let pruned = format!(
             "pruned AS (DELETE FROM {settled} AS s USING next AS n WHERE s.checkpoint = n.id AND s.entry <= n.watermark), "
         );
-        self.moved(request, &Guard::Alone, if prune { &pruned } else { "" }, "NULL::text")
+        let (turn, pruned) = match prune {
+            true => (turn(&request.subscription, Turn::Alone), pruned.as_str()),
+            false => (String::new(), ""),
+        };
+        self.moved(request, &Guard::Alone, &turn, pruned, "NULL::text")
     }
 
-    fn moved(&self, request: &Advance, guard: &Guard, pruned: &str, before: &str) -> String {
+    fn moved(&self, request: &Advance, guard: &Guard, turn: &str, pruned: &str, before: &str) -> String {
         let (table, of, epoch) = (&self.names.checkpoint, &request.subscription, request.epoch);
         let owner = text(request.owner.as_str());
         let columns = "watermark, ahead, ahead_top, ahead_hole, ordinal, incarnation";
         let given = position(&request.position);
         format!(
-            "{limits}WITH {locked}, \
+            "{limits}{turn}WITH {locked}, \
              given ({columns}) AS (VALUES ({given})), \
              way AS (SELECT p.id, \
              coalesce((g.watermark, g.ahead_top) < (p.watermark, p.ahead_top), false) AS back, \
@@ -271,7 +278,7 @@ impl Sql {
     pub(crate) fn settle_each(&self, request: &Settlement, guard: &Guard) -> String {
         let (settled, of) = (&self.names.settled, &request.subscription);
         format!(
-            "{limits}WITH {locked}, {ins}, \
+            "{limits}{turn}WITH {locked}, {ins}, \
              target AS (SELECT p.id, coalesce(p.watermark, '') AS watermark FROM prev AS p WHERE {allowed} AND {guarded} \
              UNION ALL SELECT i.id, '' FROM ins AS i), \
              given AS MATERIALIZED (SELECT unnest({ids}) AS entry), \
@@ -282,6 +289,7 @@ impl Sql {
              ON a.entry = g.entry WHERE a.entry IS NULL), \
              {guarded}::text, EXISTS (SELECT FROM ins)::text, {xid} FROM {ANSWER}",
             limits = self.limits(guard),
+            turn = turn(of, Turn::Beside),
             locked = self.locked(of, "FOR SHARE"),
             ins = self.insert(
                 of,
@@ -342,48 +350,4 @@ impl Sql {
             grp = text(of.group.as_str()),
         )
     }
-}
-
-/// One row, with the record as it stood if there was one.
-const ANSWER: &str = "(SELECT) AS one LEFT JOIN prev AS p ON true";
-
-fn key(row: &str, of: &Subscription) -> String {
-    format!("{row}.stream = {} AND {row}.grp = {}", text(of.stream.as_str()), text(of.group.as_str()))
-}
-
-fn allowed(epoch: Epoch) -> String {
-    format!("p.version = {RECORD_VERSION} AND p.epoch = {}", bounded(epoch.0))
-}
-
-fn guarded(guard: &Guard) -> String {
-    match guard {
-        Guard::In(token) => {
-            format!("(current_setting('highwater.transaction', true) IS NOT DISTINCT FROM '{token}')")
-        }
-        Guard::Alone | Guard::Within => "true".into(),
-    }
-}
-
-fn xid(guard: &Guard) -> &'static str {
-    match guard {
-        Guard::Within => "pg_current_xact_id()::text",
-        Guard::Alone | Guard::In(_) => "NULL::text",
-    }
-}
-
-/// A position as the columns from `watermark` to `incarnation`.
-fn position(position: &Position) -> String {
-    columns(position).join(", ")
-}
-
-fn columns(position: &Position) -> [String; 6] {
-    let ahead = &position.ahead;
-    [
-        bytes(position.watermark),
-        text(&ahead.encode()),
-        optional_bytes(ahead.top()),
-        optional_bytes(ahead.holes().last().map(|hole| hole.last)),
-        position.ordinal.map_or_else(|| "NULL::numeric".into(), |ordinal| format!("{ordinal}::numeric")),
-        optional(position.incarnation.as_ref().map(|incarnation| incarnation.as_str())),
-    ]
 }

@@ -132,7 +132,11 @@ impl TransactionalCheckpoint for Postgres {
 impl Shared {
     async fn open(&self) -> Result<Tx> {
         let token = format!("{:016x}", random());
-        let begin = format!("BEGIN; SELECT set_config('highwater.transaction', '{token}', true)");
+        // Not whatever the role or the database has for a default: with a higher level, every renewal of a lease would make the
+        // transactions that began before it fail.
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT set_config('highwater.transaction', '{token}', true)"
+        );
         let patience = self.settings.response_timeout;
         let conn = lane::clean(&self.pool, patience, Some(&begin)).await?;
         Ok(Tx { conn: Some(conn), token, patience, runtime: self.runtime.clone() })

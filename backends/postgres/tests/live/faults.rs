@@ -68,7 +68,7 @@ async fn g9_the_lost_reply_to_a_commit_is_unknown_and_the_next_acquire_knows() {
     let proxy = TcpProxy::start(store.addr()).await;
     let postgres = Postgres::connect_with(&store.url_at(proxy.addr()), impatient()).await.unwrap();
     let epoch = store.acquire("me").await;
-    proxy.lose_reply_to("COMMIT");
+    proxy.lose_reply_to("COMMIT\0");
     let error = handle(&postgres, &store.up_to(epoch, 1, 2)).await.unwrap_err();
     let what = (error.kind(), error.retry(), error.outcome());
     assert_eq!(what, (ErrorKind::Unavailable, Retry::Later, Outcome::Unknown), "{error:?}");
@@ -81,7 +81,7 @@ async fn g9_the_lost_reply_to_a_commit_is_unknown_and_the_next_acquire_knows() {
     assert_eq!(store.effects().await, "1 2");
 
     // The same for one that settles each: whoever settles them again is told.
-    proxy.lose_reply_to("COMMIT");
+    proxy.lose_reply_to("COMMIT\0");
     let each = store.each(epoch.next().0, [5]);
     assert_eq!(handle(&postgres, &each).await.unwrap_err().outcome(), Outcome::Unknown);
     assert_eq!(handle(&postgres, &each).await.unwrap(), Committed::AlreadySettled(ids([5])));
@@ -152,7 +152,7 @@ async fn g9_behind_a_network_that_delays_and_cuts_nothing_is_lost_or_invented() 
             proxy.delay(Duration::from_millis(random.u64(0..3)));
             match random.u8(0..10) {
                 0 => proxy.cut(),
-                1 => proxy.lose_reply_to("COMMIT"),
+                1 => proxy.lose_reply_to("COMMIT\0"),
                 2 => proxy.cut_after_reply_bytes(random.usize(1..200)),
                 _ => {}
             }

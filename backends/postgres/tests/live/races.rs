@@ -6,10 +6,11 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use highwater::{EntryId, Epoch, ErrorKind, Position, Retry, SettledAhead, backend::*};
-use highwater_postgres::Postgres;
+use highwater_postgres::{Postgres, Settling};
 
 use crate::store::*;
 
@@ -176,4 +177,45 @@ async fn g4_a_reset_forgets_what_was_about_to_be_settled() {
     let epoch = reset.await.unwrap();
     assert_eq!(store.sql("SELECT count(*) FROM highwater.settled").await, "0");
     assert_eq!(store.handle(&store.each(epoch.0, [1, 2])).await.unwrap(), Committed::done(None));
+}
+
+/// Those that settle share the record, so that there may never be an instant without one of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g16_an_advance_gets_its_turn_among_those_that_settle() {
+    let store = Store::new().await;
+    let done = Arc::new(AtomicBool::new(false));
+    let settling = (1..=8u64).map(|nth| {
+        let (pool, orders, done) = (store.pool.clone(), store.orders.clone(), Arc::clone(&done));
+        let postgres = store.postgres.clone();
+        tokio::spawn(async move {
+            for n in 1.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                let mut tx = pool.begin().await.unwrap();
+                let request = each(&orders, 0, [nth * 1_000_000 + n]);
+                let Ok(Settling::Provisional(_)) = postgres.settle_in(&mut tx, &request).await else {
+                    panic!("nobody else settles it");
+                };
+                // As long as a slow commit takes.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                tx.commit().await.unwrap();
+            }
+        })
+    });
+    let settling: Vec<_> = settling.collect();
+    // Whoever has settled an entry by itself prunes when it advances.
+    settle(&store.postgres, &each(&store.orders, 0, [1])).await;
+    for n in 1..=20 {
+        let advance = Advance::new(store.orders.clone(), Epoch(0), Position::at(id(n)), name("me"));
+        store
+            .postgres
+            .advance(&advance)
+            .await
+            .expect("it waits for those that came before, and for no others");
+    }
+    done.store(true, Ordering::Relaxed);
+    for task in settling {
+        task.await.unwrap();
+    }
 }

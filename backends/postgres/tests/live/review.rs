@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use highwater::{Epoch, ErrorKind, Outcome, Position, SettledAhead, backend::*};
@@ -85,4 +86,22 @@ fn g14_a_transaction_that_outlives_its_runtime_is_dropped_in_peace() {
     drop(tx);
     drop(postgres);
     assert!(!panicked.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn g9_the_default_isolation_of_a_database_does_not_make_a_renewal_fail_a_transaction() {
+    let store = Store::new().await;
+    let postgres = set(&store, "default_transaction_isolation = 'serializable'").await;
+    let Acquired::Owned(grant) = postgres
+        .acquire(&Acquire::new(store.orders.clone(), name("me"), Duration::from_secs(3)))
+        .await
+        .unwrap()
+    else {
+        panic!("nobody else is there")
+    };
+    let mut tx = postgres.begin().await.unwrap();
+    sqlx::raw_sql("SELECT count(*) FROM highwater.checkpoint").execute(&mut *tx).await.unwrap();
+    postgres.renew(&Renew::new(store.orders.clone(), grant.epoch, Duration::from_secs(3))).await.unwrap();
+    let settlement = store.each(grant.epoch.0, [1]).up_to(Position::at(id(1)));
+    assert_eq!(postgres.commit(tx, &settlement).await.unwrap(), Committed::done(Some(id(1))));
 }
