@@ -157,3 +157,32 @@ async fn g9_an_owner_goes_on_behind_entries_that_were_settled_each_by_itself() {
         assert!(faults.calls(Operation::Acquire) <= 2, "{}", faults.calls(Operation::Acquire));
     }
 }
+
+/// Two lanes: while one waits to handle an entry again whose commit may have taken place, the other commits its own.
+#[tokio::test(start_paused = true)]
+async fn g9_what_is_in_doubt_stays_so_while_others_commit() {
+    let (memory, store, faults) = (Memory::new(), Memory::new(), Faults::new());
+    append(&memory, 20).await;
+    faults.next(Operation::Commit, Fault::After);
+    let consumer = Consumer::builder(subscription(), memory.clone(), faults.clone().wrap(store.clone()))
+        .configure(|settings| settings.attempts_max = 1)
+        .concurrency(2)
+        .build()
+        .unwrap();
+    let rows: Arc<Mutex<BTreeMap<u64, u64>>> = Arc::default();
+    let table = Arc::clone(&rows);
+    let running = tokio::spawn(consumer.run_transactional(
+        move |tx, delivery| {
+            let (rows, id) = (Arc::clone(&table), delivery.id().ms);
+            // As a unique constraint would.
+            let is_there = table.lock().unwrap().contains_key(&id);
+            tx.effect(move || *rows.lock().unwrap().entry(id).or_default() += 1);
+            Box::pin(async move { if is_there { Err("the row is there already") } else { Ok(()) } })
+        },
+        pending::<()>(),
+    ));
+    let through = soon(async || running.is_finished() || watermark(&store).await == Some(id(20))).await;
+    assert!(through && !running.is_finished(), "{:?}", running.await);
+    running.abort();
+    assert_eq!(*rows.lock().unwrap(), (1..=20).map(|n| (n, 1)).collect());
+}
