@@ -139,8 +139,18 @@ where
         }
         // The call is within, for a handler may panic before it returns its future.
         let handled = caught(async { (self.call)(&mut tx, chunk.deliveries.clone()).await }).await;
-        handled.map_err(Failure::Handler)?;
-        Ok(self.store.commit(tx, &request).await?)
+        let ended = match handled {
+            Ok(()) => self.store.commit(tx, &request).await.map_err(Failure::from),
+            Err(error) => {
+                drop(tx);
+                Err(Failure::Handler(error))
+            }
+        };
+        let Err(Failure::Handler(error)) = ended else { return ended };
+        // It may have failed for the very reason that what it writes is there: a group that was lost, and made anew at the
+        // checkpoint, delivers as new what is settled above it.
+        let before = self.store.settled(&mut self.store.begin().await?, &request).await?;
+        if before.is_empty() { Err(Failure::Handler(error)) } else { Ok(Committed::AlreadySettled(before)) }
     }
 
     fn settlement(&self, chunk: &Chunk) -> Settlement {

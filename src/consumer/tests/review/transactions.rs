@@ -186,3 +186,44 @@ async fn g9_what_is_in_doubt_stays_so_while_others_commit() {
     running.abort();
     assert_eq!(*rows.lock().unwrap(), (1..=20).map(|n| (n, 1)).collect());
 }
+
+/// The group was lost after commits that the checkpoint does not know, and its successor delivers their entries as new.
+#[tokio::test(start_paused = true)]
+async fn g11_an_entry_that_is_settled_does_not_fail() {
+    for batches in [false, true] {
+        let (memory, store) = (Memory::new(), Memory::new());
+        append(&memory, 4).await;
+        let each =
+            Settlement::each(subscription(), Epoch(0), ConsumerName::new("c").unwrap(), vec![id(2), id(3)]);
+        store.commit(store.begin().await.unwrap(), &each).await.unwrap();
+        let handle = |ids: Vec<u64>| {
+            // As a unique constraint would.
+            let is_there = ids.iter().any(|id| (2..=3).contains(id));
+            if is_there { Err("the row is there already") } else { Ok(()) }
+        };
+        let consumer = Consumer::builder(subscription(), memory.clone(), store.clone())
+            .configure(|settings| settings.attempts_max = 1)
+            .build()
+            .unwrap();
+        let running = if batches {
+            tokio::spawn(consumer.run_transactional_batches(
+                move |_, batch| {
+                    let handled = handle(batch.iter().map(|delivery| delivery.id().ms).collect());
+                    Box::pin(async move { handled })
+                },
+                pending::<()>(),
+            ))
+        } else {
+            tokio::spawn(consumer.run_transactional(
+                move |_, delivery| {
+                    let handled = handle(vec![delivery.id().ms]);
+                    Box::pin(async move { handled })
+                },
+                pending::<()>(),
+            ))
+        };
+        let through = soon(async || running.is_finished() || watermark(&store).await == Some(id(4))).await;
+        assert!(through && !running.is_finished(), "batches: {batches}, {:?}", running.await);
+        running.abort();
+    }
+}
