@@ -227,3 +227,42 @@ async fn g11_an_entry_that_is_settled_does_not_fail() {
         running.abort();
     }
 }
+
+/// A commit whose reply is lost while the consumer stops, and a lease that is lost then.
+#[tokio::test(start_paused = true)]
+async fn g15_a_stop_is_not_forgotten_when_a_session_ends_otherwise() {
+    for reset in [false, true] {
+        let (memory, faults) = (Memory::new(), Faults::new());
+        append(&memory, 3).await;
+        faults.next(Operation::Commit, Fault::After);
+        let consumer = Consumer::builder(subscription(), memory.clone(), faults.clone().wrap(memory.clone()))
+            .exclusive()
+            .build()
+            .unwrap();
+        let (stop, stopped) = stopper();
+        let (entered, inside) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+        let (is_in, go_on) = (Arc::clone(&entered), Arc::clone(&inside));
+        let running = tokio::spawn(consumer.run_transactional(
+            move |_, _| {
+                let (is_in, go_on) = (Arc::clone(&is_in), Arc::clone(&go_on));
+                Box::pin(async move {
+                    is_in.notify_one();
+                    go_on.notified().await;
+                    Ok::<_, HandlerError>(())
+                })
+            },
+            stopped,
+        ));
+        entered.notified().await;
+        drop(stop);
+        Clock::started().sleep(Duration::from_millis(10)).await;
+        if reset {
+            let reset = ResetCheckpoint::new(subscription(), crate::Position::default()).force(true);
+            memory.reset(&reset).await.unwrap();
+        }
+        inside.notify_one();
+        assert!(soon(async || running.is_finished()).await, "reset: {reset}: it runs on");
+        let report = running.await.unwrap().unwrap();
+        assert_eq!(report.delivered, 3);
+    }
+}
