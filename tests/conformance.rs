@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use highwater::backend::{AtomicSettle, CheckpointBackend, StreamBackend};
 use highwater_postgres::Postgres;
-use highwater_redis::{Client, Fred, Redis, Settings};
+use highwater_redis::{Client, Fred, Redis, RedisStore, Settings};
 use highwater_sqlite::Sqlite;
 
 use crate::{
@@ -38,7 +38,7 @@ async fn fred_resp3() -> Redis<Fred> {
 }
 
 /// As a deployment would that names its client in a setting.
-async fn chosen(client: Client) -> Arc<dyn AtomicSettle> {
+async fn chosen(client: Client) -> Arc<dyn RedisStore> {
     highwater_redis::connect(shared_redis_url(), client).await.expect("the server answers")
 }
 
@@ -64,6 +64,10 @@ async fn any_fred_checkpoint() -> Arc<dyn CheckpointBackend> {
 
 async fn any_fred_settle() -> Arc<dyn AtomicSettle> {
     chosen(Client::Fred).await
+}
+
+async fn any_fred_effects() -> (Arc<dyn RedisStore>, RedisTables) {
+    (chosen(Client::Fred).await, RedisTables(redis().await))
 }
 
 async fn sqlite() -> Sqlite {
@@ -95,6 +99,8 @@ highwater::settle_conformance!(fred_resp3_settle, fred_resp3);
 highwater::stream_conformance!(fred_shared_stream, any_fred_stream);
 highwater::checkpoint_conformance!(fred_shared_checkpoint, any_fred_checkpoint);
 highwater::settle_conformance!(fred_shared_settle, any_fred_settle);
+highwater::transactional_conformance!(fred_shared_transactional, any_fred_effects);
+highwater::fused_conformance!(fred_shared_fused, any_fred_effects);
 highwater::stream_conformance!(sqlite_stream, sqlite);
 highwater::checkpoint_conformance!(sqlite_checkpoint, sqlite);
 highwater::settle_conformance!(sqlite_settle, sqlite);

@@ -12,10 +12,12 @@ use highwater_postgres::Postgres;
 use highwater_redis::Redis;
 use highwater_sqlite::Sqlite;
 use sqlx::{Connection, PgConnection, SqliteConnection};
+use tokio::sync::Mutex;
 
 use crate::support::shared_postgres_url;
 
-const CREATE: &str = "CREATE TABLE IF NOT EXISTS effects (name TEXT NOT NULL, entry TEXT NOT NULL)";
+const CREATE: &str = "CREATE TABLE IF NOT EXISTS effects (name TEXT NOT NULL, entry TEXT NOT NULL);
+    CREATE INDEX IF NOT EXISTS effects_by_name ON effects (name)";
 
 /// A table is a stream.
 pub struct RedisTables(pub Redis);
@@ -36,8 +38,8 @@ impl Effects<highwater_redis::Effects> for RedisTables {
     }
 }
 
-/// Rows in the file of the suite.
-pub struct SqliteRows;
+/// Rows in a file, read by a connection of their own.
+pub struct SqliteRows(Mutex<SqliteConnection>);
 
 /// One file for all cases, as several processes would use it.
 pub fn sqlite_file() -> String {
@@ -47,10 +49,15 @@ pub fn sqlite_file() -> String {
 }
 
 pub async fn sqlite() -> (Sqlite, SqliteRows) {
-    let sqlite = Sqlite::open(sqlite_file()).await.expect("the file opens");
-    let mut conn = SqliteConnection::connect(&sqlite_file()).await.expect("the file opens");
+    sqlite_at(&sqlite_file()).await
+}
+
+/// The store and its rows, in this file.
+pub async fn sqlite_at(path: &str) -> (Sqlite, SqliteRows) {
+    let sqlite = Sqlite::open(path).await.expect("the file opens");
+    let mut conn = SqliteConnection::connect(path).await.expect("the file opens");
     sqlx::raw_sql(CREATE).execute(&mut conn).await.expect("the table is created");
-    (sqlite, SqliteRows)
+    (sqlite, SqliteRows(Mutex::new(conn)))
 }
 
 #[async_trait]
@@ -61,15 +68,15 @@ impl Effects<highwater_sqlite::Tx> for SqliteRows {
     }
 
     async fn rows(&self, table: &str) -> Result<Vec<EntryId>> {
-        let mut conn = SqliteConnection::connect(&sqlite_file()).await.map_err(handler)?;
+        let mut conn = self.0.lock().await;
         let select = sqlx::query_scalar("SELECT entry FROM effects WHERE name = ?").bind(table);
-        let rows: Vec<String> = select.fetch_all(&mut conn).await.map_err(handler)?;
+        let rows: Vec<String> = select.fetch_all(&mut *conn).await.map_err(handler)?;
         rows.iter().map(|row| row.parse()).collect()
     }
 }
 
-/// Rows in a database.
-pub struct PostgresRows(String);
+/// Rows in a database, read by a connection of their own.
+pub struct PostgresRows(Mutex<PgConnection>);
 
 /// The store and its rows, in the database of this URL.
 pub async fn postgres(url: String) -> (Postgres, PostgresRows) {
@@ -79,7 +86,7 @@ pub async fn postgres(url: String) -> (Postgres, PostgresRows) {
     // Two that create it at once can fail, although both say `IF NOT EXISTS`.
     let alone = format!("BEGIN; SELECT pg_advisory_xact_lock(1701); {CREATE}; COMMIT");
     sqlx::raw_sql(sqlx::AssertSqlSafe(alone)).execute(&mut conn).await.expect("the table is created");
-    (postgres, PostgresRows(url))
+    (postgres, PostgresRows(Mutex::new(conn)))
 }
 
 pub async fn shared_postgres() -> (Postgres, PostgresRows) {
@@ -94,9 +101,9 @@ impl Effects<highwater_postgres::Tx> for PostgresRows {
     }
 
     async fn rows(&self, table: &str) -> Result<Vec<EntryId>> {
-        let mut conn = PgConnection::connect(&self.0).await.map_err(handler)?;
+        let mut conn = self.0.lock().await;
         let select = sqlx::query_scalar("SELECT entry FROM effects WHERE name = $1").bind(table);
-        let rows: Vec<String> = select.fetch_all(&mut conn).await.map_err(handler)?;
+        let rows: Vec<String> = select.fetch_all(&mut *conn).await.map_err(handler)?;
         rows.iter().map(|row| row.parse()).collect()
     }
 }

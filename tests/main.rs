@@ -13,6 +13,8 @@ mod delivery;
 mod effects;
 #[cfg(test)]
 mod faults;
+#[cfg(all(test, feature = "conformance"))]
+mod matrix;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]

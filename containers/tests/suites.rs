@@ -1,12 +1,23 @@
 //! The suites: a line for each pair of a client or store and a server.
 
 use highwater::backend::{AtomicSettle, CheckpointBackend};
-use highwater_redis::Redis;
+use highwater_postgres::Postgres;
+use highwater_redis::{Fred, Redis, Settings};
 
-use crate::servers::{REDIS_6_2, REDIS_7_0, REDIS_8_0, REDIS_8_2, VALKEY_9_1};
+use crate::servers::{POSTGRES_15, POSTGRES_18, REDIS_6_2, REDIS_7_0, REDIS_8_0, REDIS_8_2, VALKEY_9_1};
 
 async fn redis_rs(url: &str) -> Redis {
     Redis::connect(url).await.expect("the server answers")
+}
+
+async fn fred(url: &str) -> Redis<Fred> {
+    Redis::open(Settings::new(url)).await.expect("the server answers")
+}
+
+async fn postgres(url: &str) -> Postgres {
+    let postgres = Postgres::connect(url).await.expect("the server answers");
+    postgres.ensure_schema().await.expect("the user may create tables");
+    postgres
 }
 
 /// Makes a test of each case, which is skipped where the server cannot be had.
@@ -71,4 +82,10 @@ redis!(redis_rs_on_redis_7_0, redis_rs, REDIS_7_0);
 redis!(redis_rs_on_redis_8_0, redis_rs, REDIS_8_0);
 redis!(redis_rs_on_redis_8_2, redis_rs, REDIS_8_2);
 redis!(redis_rs_on_valkey_9_1, redis_rs, VALKEY_9_1);
-// A second client has the same five lines; a store in Postgres has `checkpoints!(postgres_15, open, POSTGRES_15)` and 18.
+redis!(fred_on_redis_6_2, fred, REDIS_6_2);
+redis!(fred_on_redis_7_0, fred, REDIS_7_0);
+redis!(fred_on_redis_8_0, fred, REDIS_8_0);
+redis!(fred_on_redis_8_2, fred, REDIS_8_2);
+redis!(fred_on_valkey_9_1, fred, VALKEY_9_1);
+checkpoints!(postgres_15, postgres, POSTGRES_15);
+checkpoints!(postgres_18, postgres, POSTGRES_18);

@@ -29,6 +29,7 @@ mod checkpoint;
 mod effects;
 mod fused;
 mod list;
+pub mod model;
 mod run;
 mod settle;
 mod stream;

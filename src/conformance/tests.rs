@@ -13,7 +13,7 @@ use crate::{
 
 /// Rows in a table, by its name.
 #[derive(Default)]
-struct Rows(Arc<Mutex<Vec<(String, EntryId)>>>);
+pub(super) struct Rows(Arc<Mutex<Vec<(String, EntryId)>>>);
 
 #[async_trait]
 impl Effects<Tx> for Rows {

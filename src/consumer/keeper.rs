@@ -82,7 +82,11 @@ async fn own(context: &Context) -> Result<Position> {
                         position: Some(position.clone()),
                         ..super::ledger::Save::default()
                     };
-                    context.settler.save(context, context.epoch(), &save, false).await?;
+                    match context.settler.save(context, context.epoch(), &save, false).await {
+                        // A reset, or another owner after a long pause, came in between: ask again.
+                        Err(error) if error.kind() == ErrorKind::Fenced => continue,
+                        saved => saved.map(drop)?,
+                    }
                 }
                 return Ok(position);
             }

@@ -3,6 +3,7 @@
 mod builder;
 mod context;
 mod deliveries;
+mod events;
 mod handler;
 mod keeper;
 mod lane;

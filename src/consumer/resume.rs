@@ -48,7 +48,11 @@ pub(crate) async fn shared(context: &Context) -> Result<(Position, bool)> {
         }
         if is_new {
             // Without this, a group that is lost before the first ack would start by the start policy again.
-            context.settler.save(context, context.epoch(), &Save::default(), true).await?;
+            match context.settler.save(context, context.epoch(), &Save::default(), true).await {
+                // It was reset in between.
+                Err(error) if error.kind() == ErrorKind::Fenced => continue,
+                saved => saved.map(drop)?,
+            }
         }
         return Ok((position, created));
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::FusedFuture};
 use tracing::Instrument;
 
 use super::{
@@ -53,6 +53,10 @@ async fn run(
                         if context.settings.ownership == Ownership::Exclusive {
                             report.leases_lost += 1;
                             context.report(&Observation::Lost(&error));
+                        }
+                        if shutdown.is_terminated() {
+                            // It was lost while it stopped. Nobody would stop it again.
+                            break;
                         }
                         fruitless = if report.settled > settled { 0 } else { fruitless + 1 };
                         // The first one begins again at once. What ends it every time must not make a hot loop.

@@ -18,6 +18,11 @@ const STEPS: &[Step] = &[
     ("licences", licences),
     ("crash on redis, short", || crash(&["--backend", "redis"])),
     ("crash on sqlite, short", || crash(&["--backend", "sqlite"])),
+    ("transactions, short", || {
+        let rounds = ["crash", "--transactional", "--rounds", "4", "--entries", "4000"];
+        task(&rounds)?;
+        task(&[&rounds[..], &["--client", "fred", "--kill-store", "--ownership", "exclusive"]].concat())
+    }),
     ("lost groups, short", || {
         crash(&["--backend", "redis", "--ownership", "shared", "--destroy-group", "--flush-group"])
     }),
@@ -64,6 +69,7 @@ fn crash(args: &[&str]) -> Result {
 fn dependencies() -> Result {
     for (package, allowed) in [
         ("highwater", &[][..]),
+        ("highwater-postgres", &["sqlx", "sqlx-core"][..]),
         ("highwater-redis", &["redis", "fred"][..]),
         ("highwater-sqlite", &["sqlx", "sqlx-core", "libsqlite3-sys"][..]),
     ] {

@@ -20,6 +20,8 @@ pub enum Task {
     Ci,
     /// Build the images that the tests run in containers, from Debian's packages: as root, on a Debian
     Images,
+    /// Conformance and random sequences over every combination of stores, as one table
+    Matrix(Matrix),
     /// Kill a consumer process at random instants and show that nothing is lost
     Crash(Crash),
     /// Entries per second beside raw loops, in one run
@@ -35,6 +37,13 @@ pub struct Test {
     /// For `cargo test`, in place of everything: a filter, `-p`, `--test`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub args: Vec<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Matrix {
+    /// How many sequences each combination runs
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub sequences: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -9,6 +9,7 @@ mod ci;
 mod cli;
 #[cfg(feature = "runs")]
 mod crash;
+mod matrix;
 #[cfg(feature = "runs")]
 mod place;
 mod report;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Ci => ci::run(),
         Task::Images => servers::images(),
+        Task::Matrix(args) => test::matrix(&args),
         other => runs::run(other),
     };
     match done {

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use crate::matrix::Matrix;
+
 /// The tests of several runs of test binaries, counted.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Tally {
@@ -13,6 +15,8 @@ pub struct Tally {
     skipped: BTreeMap<String, u64>,
     /// How many of those that passed said so.
     hollow: u64,
+    /// What the suites said of each combination of stores.
+    pub matrix: Matrix,
     quiet: bool,
 }
 
@@ -22,6 +26,7 @@ impl Tally {
     /// Tests run with `--show-output`, since a test that passes would say unheard that it skipped something. What passing
     /// tests print besides is left out, as always.
     pub fn take(&mut self, line: &str) -> bool {
+        self.matrix.take(line);
         if line.trim_start().starts_with("skipped:") {
             self.hollow += 1;
             return self.skip(line.trim()) == 1;

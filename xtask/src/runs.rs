@@ -57,7 +57,9 @@ mod imp {
             Task::Child(Child::Transact(args)) => crash::transact(&args).await,
             Task::Child(Child::Pace(args)) => bench::pace(&args).await,
             Task::Child(Child::Fan(args)) => bench::fan(&args).await,
-            Task::Test(_) | Task::Ci | Task::Images => Err("this task runs elsewhere".into()),
+            Task::Test(_) | Task::Ci | Task::Images | Task::Matrix(_) => {
+                Err("this task runs elsewhere".into())
+            }
         }
     }
 }

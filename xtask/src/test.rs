@@ -29,7 +29,7 @@ pub fn run(args: &cli::Test) -> Result {
     }
     let mut tally = Tally::default();
     let mut complaints = Vec::new();
-    if !cargo_test(&servers, &args.args, &mut tally)? {
+    if !cargo_test(&servers, &args.args, None, &mut tally)? {
         complaints.push("`cargo test` failed".to_owned());
     }
     if args.args.is_empty() {
@@ -50,6 +50,9 @@ pub fn run(args: &cli::Test) -> Result {
     }
     drop(servers);
     println!();
+    if !tally.matrix.is_empty() {
+        println!("{}", tally.matrix);
+    }
     tally.skipped().for_each(|line| println!("{line}"));
     if in_ci() && tally.skips() > 0 {
         complaints.push("in CI nothing may be skipped".to_owned());
@@ -57,6 +60,38 @@ pub fn run(args: &cli::Test) -> Result {
     complaints.iter().for_each(|complaint| println!("{complaint}"));
     println!("{tally}");
     if complaints.is_empty() { Ok(()) } else { Err("not all tests passed".into()) }
+}
+
+/// The tests that speak of combinations of stores.
+const MATRIX: &[&str] = &[
+    "--package=highwater",
+    "--all-features",
+    "--lib",
+    "--test=it",
+    "--no-fail-fast",
+    "--",
+    "conformance::tests::memory::",
+    "conformance::redis_",
+    "conformance::fred_",
+    "conformance::sqlite_",
+    "conformance::postgres_",
+    "matrix::",
+];
+
+/// Conformance and random sequences over every combination of stores, as one table.
+pub fn matrix(args: &cli::Matrix) -> Result {
+    let servers = Servers::provide()?;
+    let mut tally = Tally::default();
+    let tests: Vec<_> = MATRIX.iter().map(|arg| (*arg).to_owned()).collect();
+    let passed = cargo_test(&servers, &tests, args.sequences, &mut tally)?;
+    drop(servers);
+    println!("\n{}", tally.matrix);
+    let missing = tally.matrix.missing();
+    match (passed, missing.is_empty()) {
+        (true, true) => Ok(()),
+        (false, _) => Err("not all tests passed".into()),
+        (true, false) => Err(format!("not run: {}", missing.join(", ")).into()),
+    }
 }
 
 /// Whether this is the run that decides.
@@ -85,13 +120,16 @@ fn cargo_test_command(args: &[String]) -> (Command, &[String]) {
     (command, theirs)
 }
 
-fn cargo_test(servers: &Servers, args: &[String], tally: &mut Tally) -> Result<bool> {
+fn cargo_test(servers: &Servers, args: &[String], sequences: Option<u32>, tally: &mut Tally) -> Result<bool> {
     let (mut command, theirs) = cargo_test_command(args);
     command.args(["--", "--show-output"]).args(theirs);
     if stderr().is_terminal() {
         command.env("CARGO_TERM_COLOR", "always");
     }
     servers.tell(&mut command);
+    if let Some(sequences) = sequences {
+        command.env("HIGHWATER_MODEL_SEQUENCES", sequences.to_string());
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = Guarded::spawn(&mut command)?;
     let output = child.child().stdout.take().ok_or("no output")?;

@@ -84,6 +84,19 @@ impl CheckpointBackend for Postgres {
 
     async fn advance(&self, request: &Advance) -> Result<Advanced> {
         let prune = self.prunes().load(Ordering::Relaxed);
+        let forward = self.sql().forward(request, prune);
+        if self.lanes().write(&request.subscription, forward).await?.len() > 1 {
+            return Ok(Advanced::new(true, request.position.watermark));
+        }
+        // As far already, most likely, since another consumer was faster: looking is cheaper than the general statement.
+        let rows = self.lanes().read(&request.subscription, self.sql().load(&request.subscription)).await?;
+        let record = rows.first().map(|row| Record::of(row, &request.subscription)).transpose()?.flatten();
+        if let Some(stored) = record.as_ref().and_then(Record::position) {
+            Record::check(record.as_ref(), request.epoch)?;
+            if request.position.merged_into(stored).is_none() {
+                return Ok(Advanced::new(false, stored.watermark));
+            }
+        }
         let statement = self.sql().advance(request, prune);
         self.write(&request.subscription, &statement, |row, record| {
             Record::check(record.as_ref(), request.epoch)?;

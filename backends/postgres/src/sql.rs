@@ -3,6 +3,9 @@
 //! They share a form. The record is locked and read first, as it stands now and not as it stood when the statement began;
 //! what to write is decided from that; and the answer has both. Where there is no record one is inserted. If another one
 //! inserts it at the same instant, neither is seen: the caller then repeats the statement.
+//!
+//! Planning such a statement costs the server more than carrying it out. So the common advance has a plain one of its own, and
+//! this is for the rest.
 
 use highwater::{
     EntryId, Epoch, Position, Subscription,
@@ -147,6 +150,53 @@ impl Sql {
             locked = self.locked(of, "FOR UPDATE"),
             key = key("c", of),
             ins = self.insert(of, &format!("epoch, {columns}"), &format!("1, {values}"), &absent.to_string()),
+        )
+    }
+
+    /// The common case of [`advance`](Self::advance): the record is there, this epoch's, and behind, and knows of nothing
+    /// ahead that the position does not. It costs the server a small part of what the general statement does. Answers with a
+    /// second row if it was the common case, and has changed nothing if not.
+    pub(crate) fn forward(&self, request: &Advance, prune: bool) -> String {
+        let (table, settled) = (&self.names.checkpoint, &self.names.settled);
+        let key = key("c", &request.subscription);
+        let mut sql = self.forward_if(request, &Guard::Alone, "true");
+        if prune {
+            sql += &format!(
+                "; DELETE FROM {settled} AS s USING {table} AS c WHERE {key} AND s.checkpoint = c.id AND s.entry <= c.watermark"
+            );
+        }
+        sql
+    }
+
+    /// The common case of [`settle_up_to`](Self::settle_up_to): moreover, none of the entries was settled before.
+    pub(crate) fn settle_forward(&self, request: &Advance, guard: &Guard, ids: &[EntryId]) -> String {
+        let settled = &self.names.settled;
+        let (first, last) = (optional_bytes(ids.first().copied()), optional_bytes(ids.last().copied()));
+        let none = format!(
+            "c.watermark < {first} AND c.ahead_top < {first} AND NOT EXISTS \
+             (SELECT FROM {settled} AS s WHERE s.checkpoint = c.id AND s.entry BETWEEN {first} AND {last})"
+        );
+        self.forward_if(request, guard, &none)
+    }
+
+    fn forward_if(&self, request: &Advance, guard: &Guard, condition: &str) -> String {
+        let [watermark, ahead, top, hole, ordinal, incarnation] = columns(&request.position);
+        let known = request.position.ahead.top().max(Some(request.position.watermark));
+        format!(
+            "{limits}UPDATE {table} AS c SET watermark = {watermark}, ahead = {ahead}, ahead_top = {top}, \
+             ahead_hole = {hole}, ordinal = coalesce({ordinal}, CASE WHEN c.watermark = {watermark} THEN c.ordinal END), \
+             incarnation = coalesce({incarnation}, c.incarnation), owner = {owner}, updated_at = {AT} \
+             WHERE {key} AND c.version = {RECORD_VERSION} AND c.epoch = {epoch} AND {guarded} \
+             AND (c.watermark, c.ahead_top) < ({watermark}, {top}) AND c.ahead_top <= {known} AND {condition} \
+             RETURNING {xid}",
+            limits = self.limits(guard),
+            table = self.names.checkpoint,
+            owner = text(request.owner.as_str()),
+            key = key("c", &request.subscription),
+            epoch = bounded(request.epoch.0),
+            guarded = guarded(guard),
+            known = optional_bytes(known),
+            xid = xid(guard),
         )
     }
 
@@ -323,6 +373,10 @@ fn xid(guard: &Guard) -> &'static str {
 
 /// A position as the columns from `watermark` to `incarnation`.
 fn position(position: &Position) -> String {
+    columns(position).join(", ")
+}
+
+fn columns(position: &Position) -> [String; 6] {
     let ahead = &position.ahead;
     [
         bytes(position.watermark),
@@ -332,5 +386,4 @@ fn position(position: &Position) -> String {
         position.ordinal.map_or_else(|| "NULL::numeric".into(), |ordinal| format!("{ordinal}::numeric")),
         optional(position.incarnation.as_ref().map(|incarnation| incarnation.as_str())),
     ]
-    .join(", ")
 }

@@ -206,19 +206,28 @@ pub(crate) async fn settle(
     let of = &request.subscription;
     let statement = match request.position.clone() {
         Some(position) => {
+            let watermark = Some(position.watermark);
             let advance = Advance::new(of.clone(), request.epoch, position, request.owner.clone());
+            let rows = send(conn, &sql.settle_forward(&advance, guard, &request.ids)).await?;
+            if let [_, row] = &rows[..] {
+                return Ok(Settled { before: Vec::new(), watermark, transaction: record::text(row, 0)? });
+            }
             sql.settle_up_to(&advance, guard, &request.ids)
         }
         None => sql.settle_each(request, guard),
     };
     for _ in 0..RACES_MAX {
-        let rows = sqlx::raw_sql(AssertSqlSafe(statement.as_str())).fetch_all(&mut *conn).await;
-        let row = record::last(rows.map_err(|cause| error::translate_in_transaction(&cause))?)?;
+        let row = record::last(send(conn, &statement).await?)?;
         if let Some(settled) = Settled::read(&row, request)? {
             return Ok(settled);
         }
     }
     Err(error::raced())
+}
+
+async fn send(conn: &mut PgConnection, statement: &str) -> Result<Vec<PgRow>> {
+    let rows = sqlx::raw_sql(AssertSqlSafe(statement)).fetch_all(conn).await;
+    rows.map_err(|cause| error::translate_in_transaction(&cause))
 }
 
 impl Settled {

@@ -2,9 +2,12 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use highwater::{Error, Result, backend::AtomicSettle};
+use highwater::{
+    Error, Result,
+    backend::{AtomicSettle, TransactionalCheckpoint},
+};
 
-use crate::{backend::Redis, settings::Settings};
+use crate::{backend::Redis, effects::Effects, settings::Settings};
 
 /// A client, chosen at run time.
 ///
@@ -32,10 +35,16 @@ impl Client {
     }
 }
 
+/// Everything that a [`Redis`] is, whatever its client: a stream store, a checkpoint store, both in one atomic step, and a
+/// store of effects.
+pub trait RedisStore: AtomicSettle + TransactionalCheckpoint<Tx = Effects> {}
+
+impl<T: AtomicSettle + TransactionalCheckpoint<Tx = Effects>> RedisStore for T {}
+
 /// Connects to a server with a client that is chosen at run time, and the default settings.
 ///
-/// What comes back is a stream store, a checkpoint store, and both in one atomic step; as an `Arc<dyn StreamBackend>` or an
-/// `Arc<dyn CheckpointBackend>` it is one of them alone. [`Redis`] is the same without the indirection.
+/// What comes back is both stores in one; as an `Arc<dyn StreamBackend>` or an `Arc<dyn CheckpointBackend>` it is one of them
+/// alone. [`Redis`] is the same without the indirection.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -59,7 +68,7 @@ impl Client {
 /// # Cancel safety
 ///
 /// Safe: dropping it closes the connection.
-pub async fn connect(url: impl Into<String>, client: Client) -> Result<Arc<dyn AtomicSettle>> {
+pub async fn connect(url: impl Into<String>, client: Client) -> Result<Arc<dyn RedisStore>> {
     connect_with(Settings::new(url), client).await
 }
 
@@ -72,7 +81,7 @@ pub async fn connect(url: impl Into<String>, client: Client) -> Result<Arc<dyn A
 /// # Cancel safety
 ///
 /// Safe: dropping it closes the connection.
-pub async fn connect_with(settings: Settings, client: Client) -> Result<Arc<dyn AtomicSettle>> {
+pub async fn connect_with(settings: Settings, client: Client) -> Result<Arc<dyn RedisStore>> {
     match client {
         #[cfg(feature = "redis-rs")]
         Client::RedisRs => Ok(Arc::new(Redis::<crate::RedisRs>::open(settings).await?)),

@@ -89,7 +89,7 @@ pub use crate::client::Fred;
 pub use crate::client::RedisRs;
 pub use crate::{
     backend::Redis,
-    choice::{Client, connect, connect_with},
+    choice::{Client, RedisStore, connect, connect_with},
     effects::Effects,
     keys::key_beside,
     settings::Settings,

@@ -252,6 +252,10 @@ impl<'a> Session<'a> {
                 self.context.report(&observation(count));
             }
         }
+        if after.lapsed > before.lapsed {
+            // A resume that came before a lane gave them back has passed over them.
+            self.context.resume.notify_one();
+        }
         for action in actions {
             self.act(action);
         }

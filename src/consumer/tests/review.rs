@@ -4,6 +4,7 @@ mod gaps;
 mod ledger;
 mod ownership;
 mod reports;
+mod sequences;
 mod stalls;
 mod transactions;
 

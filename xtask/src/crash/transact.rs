@@ -1,14 +1,18 @@
 //! The process whose handler writes rows in the transaction of its checkpoint.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use highwater::{
-    Consumer, Delivery, Error, HandlerError, Observation, Report, Subscription,
+    Consumer, Delivery, Error, ErrorKind, HandlerError, Observation, Report, Subscription,
     backend::{StreamBackend, TransactionalCheckpoint},
 };
 use highwater_postgres::Postgres;
 use highwater_redis::Client;
 use highwater_sqlite::Sqlite;
+use tokio::time;
 
 use super::child::stdin_lines;
 use crate::{
@@ -20,6 +24,8 @@ use crate::{
 pub const ACQUIRED: &str = "acquired";
 /// The line that says that it did, and does not any more.
 pub const LOST: &str = "lost";
+/// A server that was killed is back within this.
+const START_LIMIT: Duration = Duration::from_secs(30);
 /// The most entries of one transaction.
 const BATCH_MAX: usize = 200;
 
@@ -34,15 +40,31 @@ pub async fn transact(args: &Transact) -> Result {
     };
     let report = match args.checkpoint {
         Rows::Postgres => {
-            let store = Postgres::connect(&args.store).await?;
-            // Three processes do this at once on an empty database.
-            store.ensure_schema().await?;
+            let store = postgres(&args.store).await?;
             into_postgres(args, consumer(args, stream, store)?).await?
         }
         Rows::Sqlite => into_sqlite(args, consumer(args, stream, Sqlite::open(&args.store).await?)?).await?,
     };
     println!("{report:?}");
     Ok(())
+}
+
+/// Three processes do this at once on an empty database. One that starts while the server is away waits, as whoever starts
+/// processes would start it again.
+async fn postgres(url: &str) -> highwater::Result<Postgres> {
+    let deadline = Instant::now() + START_LIMIT;
+    loop {
+        let opened = match Postgres::connect(url).await {
+            Ok(store) => store.ensure_schema().await.map(|()| store),
+            Err(error) => Err(error),
+        };
+        match opened {
+            Err(error) if error.kind() == ErrorKind::Unavailable && Instant::now() < deadline => {
+                time::sleep(Duration::from_millis(50)).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn consumer<C: TransactionalCheckpoint>(

@@ -88,10 +88,10 @@ async fn g9_the_lost_reply_to_a_commit_is_unknown_and_the_next_acquire_knows() {
     assert_eq!(store.effects().await, "1 2 5");
 
     // Before the commit is sent nothing is unknown.
-    proxy.lose_reply_to("FOR NO KEY UPDATE");
+    proxy.lose_reply_to("AS c SET");
     let error = handle(&postgres, &store.up_to(epoch.next(), 3, 4)).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::NotApplied));
-    proxy.lose_reply_to("FOR NO KEY UPDATE");
+    proxy.lose_reply_to("AS c SET");
     let error = postgres.advance(&store.advance(epoch.next().0, 3)).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::Unknown));
     assert_eq!(postgres.load(&store.orders).await.unwrap().unwrap().position.watermark, id(3));
@@ -196,7 +196,7 @@ async fn g3_behind_a_network_that_delays_and_cuts_an_advance_that_was_reported_i
         proxy.delay(Duration::from_millis(random.u64(0..3)));
         match random.u8(0..12) {
             0 => proxy.cut(),
-            1 => proxy.lose_reply_to("FOR NO KEY UPDATE"),
+            1 => proxy.lose_reply_to("AS c SET"),
             _ => {}
         }
         asked = n;
@@ -222,27 +222,34 @@ async fn g3_behind_a_network_that_delays_and_cuts_an_advance_that_was_reported_i
 async fn g16_a_silent_network_is_unknown_in_time_and_takes_no_connection_for_ever() {
     let store = Store::new().await;
     let proxy = TcpProxy::start(store.addr()).await;
-    let postgres = Postgres::connect_with(&store.url_at(proxy.addr()), impatient()).await.unwrap();
+    let pool = pool(&store.url_at(proxy.addr()), 4);
+    let postgres = Postgres::from_pool_with(pool.clone(), impatient().connections(1)).unwrap();
     postgres.advance(&store.advance(0, 1)).await.unwrap();
-    let open = postgres.begin().await.unwrap();
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(postgres.begin().await.unwrap());
+    }
     proxy.stall(true);
     let (advance, settlement) = (store.advance(0, 2), store.each(0, [7]));
-    let answered = tokio::join!(
-        timeout(SOON, postgres.advance(&advance)),
-        timeout(SOON, postgres.commit(open, &settlement)),
-    );
-    assert_eq!(answered.0.unwrap().unwrap_err().outcome(), Outcome::Unknown);
-    assert_eq!(answered.1.unwrap().unwrap_err().outcome(), Outcome::NotApplied, "its commit was not sent");
-    // More than the pool has.
-    for _ in 0..3 {
-        let begun: Vec<_> = (0..8).map(|_| timeout(SOON, postgres.begin())).collect();
-        for begun in futures_util::future::join_all(begun).await {
-            assert_eq!(kind(begun.unwrap()), ErrorKind::Unavailable);
-        }
+    let commits = open.into_iter().map(|tx| timeout(SOON, postgres.commit(tx, &settlement)));
+    let (advanced, committed) =
+        tokio::join!(timeout(SOON, postgres.advance(&advance)), futures_util::future::join_all(commits),);
+    assert_eq!(advanced.unwrap().unwrap_err().outcome(), Outcome::Unknown);
+    for committed in committed {
+        assert_eq!(committed.unwrap().unwrap_err().outcome(), Outcome::NotApplied, "its commit was not sent");
     }
-    proxy.stall(false);
-    eventually("it goes on", SOON, async || handle(&postgres, &store.each(0, [7])).await.is_ok()).await;
-    eventually("it advances", SOON, async || postgres.advance(&store.advance(0, 3)).await.is_ok()).await;
+    // The old way stays silent. All places of the pool are free again for a new one.
+    pool.set_connect_options(store.options());
+    let mut open = Vec::new();
+    eventually("there is room", SOON, async || {
+        open.extend(postgres.begin().await);
+        open.len() == 3
+    })
+    .await;
+    let advance = store.advance(0, 3);
+    eventually("it advances", SOON, async || postgres.advance(&advance).await.is_ok()).await;
+    drop(open);
+    handle(&postgres, &settlement).await.unwrap();
     assert_eq!(store.effects().await, "7");
 }
 

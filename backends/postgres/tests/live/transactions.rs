@@ -73,10 +73,15 @@ async fn g4_a_transaction_of_another_epoch_does_not_take_place() {
     let error = store.postgres.commit(tx, &store.up_to(old, 1, 2)).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Fenced, Outcome::NotApplied));
     assert_eq!(kind(store.handle(&store.each(old.0, [1])).await), ErrorKind::Fenced);
+    assert_eq!(kind(store.postgres.advance(&store.advance(old.0, 9)).await), ErrorKind::Fenced);
     assert_eq!(kind(store.handle(&store.up_to(new.next(), 1, 2)).await), ErrorKind::Invalid);
     assert_eq!((store.effects().await.as_str(), store.position().await), ("", None));
     store.handle(&store.up_to(new, 1, 2)).await.unwrap();
-    assert_eq!(store.effects().await, "1 2");
+    // Also where the record is there, and the old owner would be the first with these.
+    assert_eq!(kind(store.handle(&store.up_to(old, 3, 4)).await), ErrorKind::Fenced);
+    assert_eq!(kind(store.handle(&store.each(old.0, [5])).await), ErrorKind::Fenced);
+    assert_eq!(kind(store.postgres.advance(&store.advance(old.0, 9)).await), ErrorKind::Fenced);
+    assert_eq!((store.effects().await.as_str(), store.watermark().await), ("1 2", Some(id(2))));
 }
 
 #[tokio::test]
@@ -107,6 +112,7 @@ async fn g9_what_breaks_a_constraint_at_the_end_is_no_commit() {
 #[tokio::test]
 async fn g9_a_handler_that_ends_the_transaction_itself_settles_nothing() {
     let store = Store::new().await;
+    store.postgres.advance(&store.advance(0, 0)).await.unwrap();
     for (end, effects) in [("ROLLBACK", ""), ("COMMIT", "1"), ("COMMIT; BEGIN", "1 1")] {
         for settlement in [store.each(0, [1]), store.up_to(Epoch(0), 1, 1)] {
             store.sql("DELETE FROM effects").await;
@@ -116,7 +122,7 @@ async fn g9_a_handler_that_ends_the_transaction_itself_settles_nothing() {
             let error = store.postgres.commit(tx, &settlement).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Handler, "{end}: {error:?}");
             assert!(effects.starts_with(&store.effects().await), "{end}");
-            assert_eq!(store.position().await, None, "{end}");
+            assert_eq!(store.watermark().await, Some(id(0)), "{end}");
             assert_eq!(store.sql("SELECT count(*) FROM highwater.settled").await, "0", "{end}");
         }
     }

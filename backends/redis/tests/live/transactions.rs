@@ -327,7 +327,7 @@ async fn g18_without_a_right_nothing_of_a_transaction_takes_place() {
     let server = Server::start().await;
     let redis = server.backend().await;
     if !redis.capabilities().counts_entries {
-        // Servers before 7.0 cannot be asked what a user may do.
+        println!("not applicable: a server before 7.0 cannot be asked what a user may do");
         return;
     }
     filled(&redis, 3).await;

@@ -1,0 +1,154 @@
+//! What happens to a subscription from outside, and how a sequence ends.
+
+use super::{
+    facts::Verdict,
+    world::{POLL, World, typed},
+};
+use crate::{
+    ConsumerName, EntryId, Epoch, ErrorKind, Position, Result,
+    backend::{Advance, CheckpointBackend, Release, Removal, Renew, ResetCheckpoint, Trim, TrimLimit},
+};
+
+impl World {
+    /// G4: whoever holds an epoch that is over changes nothing, whatever its name.
+    pub(super) async fn stale_write(&mut self, back: u8) -> Verdict {
+        self.look().await?;
+        let Some((epoch, _)) = self.facts.seen.clone().filter(|(epoch, _)| epoch.0 > 0) else {
+            return Ok(());
+        };
+        let old = Epoch(epoch.0 - 1 - u64::from(back) % epoch.0);
+        let subscription = || self.subscription.clone();
+        let name = ConsumerName::new("c0").expect("a valid name");
+        let position = Position::at(EntryId::new(self.facts.next_ms + 1_000, 0));
+        let store = &self.stores.checkpoints;
+        let advance = Advance::new(subscription(), old, position, name);
+        fenced("advance", store.advance(&advance).await)?;
+        fenced("renew", store.renew(&Renew::new(subscription(), old, super::actor::TTL)).await)?;
+        fenced("release", store.release(&Release::new(subscription(), old)).await)?;
+        self.look().await
+    }
+
+    pub(super) async fn trim(&mut self, upto: u8, lossy: bool) -> Verdict {
+        self.look().await?;
+        if self.facts.stale.is_some() {
+            return Ok(());
+        }
+        let ids: Vec<_> =
+            self.facts.current().filter(|(_, fact)| !fact.removed).map(|(_, fact)| fact.id).collect();
+        let watermark = self.facts.watermark().unwrap_or_default();
+        let choice: Vec<_> = ids.into_iter().filter(|id| lossy || *id <= watermark).collect();
+        let Some(&last) = usize::from(upto).checked_rem(choice.len()).and_then(|at| choice.get(at)) else {
+            return Ok(());
+        };
+        let below = last.next().expect("the ids of the model are small");
+        let trim = Trim::new(self.subscription.stream.clone(), TrimLimit::Below(below));
+        // Marked before, since a consumer may skip them at once.
+        let position = self.facts.seen.as_ref().map(|(_, position)| position.clone()).unwrap_or_default();
+        self.facts.trimmed = true;
+        self.facts.may_gap |= choice.iter().any(|&id| id <= last && !position.settles(id));
+        self.facts.remove_up_to(last);
+        self.stores.stream.trim(&trim).await.map(drop).map_err(typed)
+    }
+
+    /// The stream is deleted, and another one comes that uses the first of its ids again.
+    pub(super) async fn recreate(&mut self) -> Verdict {
+        self.look().await?;
+        let first = EntryId::new(1, 0);
+        let Some(watermark) = self.facts.watermark().filter(|&watermark| watermark > first) else {
+            return Ok(());
+        };
+        if self.facts.stale.is_some() {
+            return Ok(());
+        }
+        // In a shared subscription nobody may hold ids of the stream that goes: G8 says why.
+        let alive = if self.is_shared() { self.crash_all() } else { 0 };
+        self.facts.end_life(watermark);
+        self.remove(Removal::Stream(self.subscription.stream.clone())).await?;
+        self.settle_all();
+        self.append_in_life(1).await?;
+        self.next_era();
+        (0..alive).for_each(|_| self.start());
+        Ok(())
+    }
+
+    /// An operator sets the checkpoint to some entry.
+    pub(super) async fn reset(&mut self, to: u8) -> Verdict {
+        self.look().await?;
+        if self.facts.stale.is_some() {
+            return Ok(());
+        }
+        let ids: Vec<_> = self.facts.current().map(|(_, fact)| fact.id).collect();
+        let Some(to) = usize::from(to).checked_rem(ids.len()).map(|at| ids[at]) else { return Ok(()) };
+        self.set_checkpoint(to).await
+    }
+
+    /// Shared, the group is the truth, so it goes as well; and nobody works meanwhile who could ack what it handled before.
+    pub(super) async fn set_checkpoint(&mut self, to: EntryId) -> Verdict {
+        let is_shared = self.is_shared();
+        let alive = if is_shared { self.crash_all() } else { 0 };
+        let request = ResetCheckpoint::new(self.subscription.clone(), Position::at(to)).force(true);
+        self.stores.checkpoints.reset(&request).await.map_err(typed)?;
+        if is_shared {
+            self.remove(Removal::Group(self.subscription.clone())).await?;
+        }
+        // What an older epoch committed until now, it did before.
+        self.read_rows().await?;
+        self.facts.begin_rows(to);
+        self.facts.reset(to);
+        self.next_era();
+        self.look().await?;
+        (0..alive).for_each(|_| self.start());
+        Ok(())
+    }
+
+    /// No more mishaps: all must be handled and saved, and then nothing comes again.
+    pub(super) async fn finish(&mut self) -> Verdict {
+        self.back();
+        // What only the group knows as settled reaches the checkpoint with the next save.
+        self.wait(false).await?;
+        while self.alive() > 0 {
+            self.stop(0, true).await?;
+        }
+        self.look().await?;
+        // G5: what a new consumer is given after a stop is what was appended since, and nothing else.
+        self.append_in_life(1).await?;
+        self.start();
+        self.wait(true).await?;
+        while self.alive() > 0 {
+            self.stop(0, true).await?;
+        }
+        let removal = Removal::Stream(self.subscription.stream.clone());
+        self.remove(removal).await
+    }
+
+    /// Waits until all is handled, and saved.
+    async fn wait(&mut self, saved: bool) -> Verdict {
+        let since = self.now();
+        loop {
+            if self.alive() == 0 {
+                self.start();
+            }
+            self.settle(0, u8::MAX);
+            self.observe().await?;
+            let wanted = self.facts.wanted();
+            let unsettled = self.facts.unsettled();
+            if wanted.is_empty() && (!saved || unsettled.is_empty()) && self.facts.stale.is_none() {
+                return Ok(());
+            }
+            if self.now().saturating_sub(since) > self.patience {
+                let seen = &self.facts.seen;
+                return Err(format!(
+                    "G1: a stall: {wanted:?} not handled, {unsettled:?} not settled, at {seen:?}"
+                ));
+            }
+            self.sleep(POLL).await;
+        }
+    }
+}
+
+fn fenced<T: std::fmt::Debug>(what: &str, result: Result<T>) -> Verdict {
+    match result {
+        Err(error) if error.kind() == ErrorKind::Fenced => Ok(()),
+        other => Err(format!("G4: a stale {what} was not fenced: {other:?}")),
+    }
+}
