@@ -23,13 +23,15 @@ pub struct Delivery {
     pub deliveries: u64,
     /// How often this process has called the handler with it, this call included.
     pub attempt: u32,
+    /// Whether a transaction for it was begun whose end is not an attempt: it may have taken place.
+    pub(crate) begun: bool,
 }
 
 impl Delivery {
     /// The first attempt at this entry.
     #[must_use]
     pub fn new(entry: Entry, deliveries: u64) -> Self {
-        Self { entry, deliveries, attempt: 1 }
+        Self { entry, deliveries, attempt: 1, begun: false }
     }
 
     /// The id of the entry.
@@ -47,6 +49,6 @@ impl Delivery {
     /// Whether somebody may have seen the entry before: another delivery of it came first, or another attempt.
     #[must_use]
     pub fn is_redelivery(&self) -> bool {
-        self.deliveries > 1 || self.attempt > 1
+        self.deliveries > 1 || self.attempt > 1 || self.begun
     }
 }

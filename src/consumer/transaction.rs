@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
 };
 
@@ -29,8 +29,6 @@ pub(crate) struct Transactions<C, F> {
     call: F,
     /// How often the store could not answer since it did.
     failed: AtomicU32,
-    /// Whether entries of a transaction whose outcome is unknown are to be handled again.
-    doubt: AtomicBool,
 }
 
 /// Why a transaction did not take place.
@@ -51,7 +49,7 @@ impl From<Error> for Failure {
 
 impl<C, F> Transactions<C, F> {
     pub(crate) fn new(store: Arc<C>, context: Arc<Context>, fused: bool, call: F) -> Self {
-        Self { store, context, fused, call, failed: AtomicU32::new(0), doubt: AtomicBool::new(false) }
+        Self { store, context, fused, call, failed: AtomicU32::new(0) }
     }
 }
 
@@ -91,7 +89,6 @@ where
             match self.attempt(&chunk).await {
                 Ok(Committed::Done { watermark }) => {
                     self.failed.store(0, Ordering::Relaxed);
-                    self.doubt.store(false, Ordering::Relaxed);
                     for delivery in chunk.deliveries {
                         let (id, bytes) = (delivery.id(), delivery.fields().size() as u64);
                         // Where the step advanced nothing, the ack and the advance are left to do.
@@ -134,7 +131,7 @@ where
     async fn attempt(&self, chunk: &Chunk) -> Result<Committed, Failure> {
         let request = self.settlement(chunk);
         let mut tx = self.store.begin().await?;
-        if self.doubt.load(Ordering::Relaxed) || chunk.deliveries.iter().any(Delivery::is_redelivery) {
+        if chunk.deliveries.iter().any(Delivery::is_redelivery) {
             let before = self.store.settled(&mut tx, &request).await?;
             if !before.is_empty() {
                 return Ok(Committed::AlreadySettled(before));
@@ -142,8 +139,18 @@ where
         }
         // The call is within, for a handler may panic before it returns its future.
         let handled = caught(async { (self.call)(&mut tx, chunk.deliveries.clone()).await }).await;
-        handled.map_err(Failure::Handler)?;
-        Ok(self.store.commit(tx, &request).await?)
+        let ended = match handled {
+            Ok(()) => self.store.commit(tx, &request).await.map_err(Failure::from),
+            Err(error) => {
+                drop(tx);
+                Err(Failure::Handler(error))
+            }
+        };
+        let Err(Failure::Handler(error)) = ended else { return ended };
+        // It may have failed for the very reason that what it writes is there: a group that was lost, and made anew at the
+        // checkpoint, delivers as new what is settled above it.
+        let before = self.store.settled(&mut self.store.begin().await?, &request).await?;
+        if before.is_empty() { Err(Failure::Handler(error)) } else { Ok(Committed::AlreadySettled(before)) }
     }
 
     fn settlement(&self, chunk: &Chunk) -> Settlement {
@@ -159,15 +166,13 @@ where
     }
 
     /// What follows when the store did not commit, or did not say so.
-    fn without_answer(&self, chunk: Chunk, error: Error) -> Finished<HandlerError> {
+    fn without_answer(&self, mut chunk: Chunk, error: Error) -> Finished<HandlerError> {
         let in_doubt = error.outcome() == Outcome::Unknown;
         if !is_passing(&error) || (in_doubt && self.context.settings.ownership == Ownership::Exclusive) {
             // Only a new epoch can tell an owner what took place, and keep the rest from taking place later.
             return Finished::Broken(error);
         }
-        if in_doubt {
-            self.doubt.store(true, Ordering::Relaxed);
-        }
+        chunk.deliveries.iter_mut().for_each(|delivery| delivery.begun = true);
         let failed = self.failed.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let again = self.context.clock.elapsed() + self.context.unavailable(&error, failed);
         Finished::Deferred { deliveries: chunk.deliveries, again }

@@ -191,12 +191,15 @@ impl<'a> Session<'a> {
                 finished = self.desk.take() => Woken::Finished(finished),
                 () = clock.sleep_until(wake) => Woken::Time,
             };
-            if let Some(end) = self.on(woken) {
-                break end;
+            match self.on(woken) {
+                // Who stops does not begin again. What was not settled comes to the next one.
+                Some(End::Again(_)) if self.deadline.is_some() => break self.stopped(),
+                Some(end) => break end,
+                None => {}
             }
             while self.running.try_join_next().is_some() {}
             if self.drained || self.deadline.is_some_and(|deadline| self.now() >= deadline) {
-                break self.failure.take().map_or(End::Stopped, End::Failed);
+                break self.stopped();
             }
             self.housekeeping();
         };
@@ -308,6 +311,10 @@ impl<'a> Session<'a> {
             self.failure = Some(error);
         }
         self.stop();
+    }
+
+    fn stopped(&mut self) -> End {
+        self.failure.take().map_or(End::Stopped, End::Failed)
     }
 
     fn wake(&self) -> Duration {

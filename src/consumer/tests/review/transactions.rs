@@ -157,3 +157,112 @@ async fn g9_an_owner_goes_on_behind_entries_that_were_settled_each_by_itself() {
         assert!(faults.calls(Operation::Acquire) <= 2, "{}", faults.calls(Operation::Acquire));
     }
 }
+
+/// Two lanes: while one waits to handle an entry again whose commit may have taken place, the other commits its own.
+#[tokio::test(start_paused = true)]
+async fn g9_what_is_in_doubt_stays_so_while_others_commit() {
+    let (memory, store, faults) = (Memory::new(), Memory::new(), Faults::new());
+    append(&memory, 20).await;
+    faults.next(Operation::Commit, Fault::After);
+    let consumer = Consumer::builder(subscription(), memory.clone(), faults.clone().wrap(store.clone()))
+        .configure(|settings| settings.attempts_max = 1)
+        .concurrency(2)
+        .build()
+        .unwrap();
+    let rows: Arc<Mutex<BTreeMap<u64, u64>>> = Arc::default();
+    let table = Arc::clone(&rows);
+    let running = tokio::spawn(consumer.run_transactional(
+        move |tx, delivery| {
+            let (rows, id) = (Arc::clone(&table), delivery.id().ms);
+            // As a unique constraint would.
+            let is_there = table.lock().unwrap().contains_key(&id);
+            tx.effect(move || *rows.lock().unwrap().entry(id).or_default() += 1);
+            Box::pin(async move { if is_there { Err("the row is there already") } else { Ok(()) } })
+        },
+        pending::<()>(),
+    ));
+    let through = soon(async || running.is_finished() || watermark(&store).await == Some(id(20))).await;
+    assert!(through && !running.is_finished(), "{:?}", running.await);
+    running.abort();
+    assert_eq!(*rows.lock().unwrap(), (1..=20).map(|n| (n, 1)).collect());
+}
+
+/// The group was lost after commits that the checkpoint does not know, and its successor delivers their entries as new.
+#[tokio::test(start_paused = true)]
+async fn g11_an_entry_that_is_settled_does_not_fail() {
+    for batches in [false, true] {
+        let (memory, store) = (Memory::new(), Memory::new());
+        append(&memory, 4).await;
+        let each =
+            Settlement::each(subscription(), Epoch(0), ConsumerName::new("c").unwrap(), vec![id(2), id(3)]);
+        store.commit(store.begin().await.unwrap(), &each).await.unwrap();
+        let handle = |ids: Vec<u64>| {
+            // As a unique constraint would.
+            let is_there = ids.iter().any(|id| (2..=3).contains(id));
+            if is_there { Err("the row is there already") } else { Ok(()) }
+        };
+        let consumer = Consumer::builder(subscription(), memory.clone(), store.clone())
+            .configure(|settings| settings.attempts_max = 1)
+            .build()
+            .unwrap();
+        let running = if batches {
+            tokio::spawn(consumer.run_transactional_batches(
+                move |_, batch| {
+                    let handled = handle(batch.iter().map(|delivery| delivery.id().ms).collect());
+                    Box::pin(async move { handled })
+                },
+                pending::<()>(),
+            ))
+        } else {
+            tokio::spawn(consumer.run_transactional(
+                move |_, delivery| {
+                    let handled = handle(vec![delivery.id().ms]);
+                    Box::pin(async move { handled })
+                },
+                pending::<()>(),
+            ))
+        };
+        let through = soon(async || running.is_finished() || watermark(&store).await == Some(id(4))).await;
+        assert!(through && !running.is_finished(), "batches: {batches}, {:?}", running.await);
+        running.abort();
+    }
+}
+
+/// A commit whose reply is lost while the consumer stops, and a lease that is lost then.
+#[tokio::test(start_paused = true)]
+async fn g15_a_stop_is_not_forgotten_when_a_session_ends_otherwise() {
+    for reset in [false, true] {
+        let (memory, faults) = (Memory::new(), Faults::new());
+        append(&memory, 3).await;
+        faults.next(Operation::Commit, Fault::After);
+        let consumer = Consumer::builder(subscription(), memory.clone(), faults.clone().wrap(memory.clone()))
+            .exclusive()
+            .build()
+            .unwrap();
+        let (stop, stopped) = stopper();
+        let (entered, inside) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+        let (is_in, go_on) = (Arc::clone(&entered), Arc::clone(&inside));
+        let running = tokio::spawn(consumer.run_transactional(
+            move |_, _| {
+                let (is_in, go_on) = (Arc::clone(&is_in), Arc::clone(&go_on));
+                Box::pin(async move {
+                    is_in.notify_one();
+                    go_on.notified().await;
+                    Ok::<_, HandlerError>(())
+                })
+            },
+            stopped,
+        ));
+        entered.notified().await;
+        drop(stop);
+        Clock::started().sleep(Duration::from_millis(10)).await;
+        if reset {
+            let reset = ResetCheckpoint::new(subscription(), crate::Position::default()).force(true);
+            memory.reset(&reset).await.unwrap();
+        }
+        inside.notify_one();
+        assert!(soon(async || running.is_finished()).await, "reset: {reset}: it runs on");
+        let report = running.await.unwrap().unwrap();
+        assert_eq!(report.delivered, 3);
+    }
+}
