@@ -184,8 +184,9 @@ async fn g4_a_reset_forgets_what_was_about_to_be_settled() {
 async fn g16_an_advance_gets_its_turn_among_those_that_settle() {
     let store = Store::new().await;
     let done = Arc::new(AtomicBool::new(false));
-    let settling = (1..=8u64).map(|nth| {
-        let (pool, orders, done) = (store.pool.clone(), store.orders.clone(), Arc::clone(&done));
+    let pool = pool(&store.url, 16);
+    let settling = (1..=16u64).map(|nth| {
+        let (pool, orders, done) = (pool.clone(), store.orders.clone(), Arc::clone(&done));
         let postgres = store.postgres.clone();
         tokio::spawn(async move {
             for n in 1.. {
@@ -206,7 +207,7 @@ async fn g16_an_advance_gets_its_turn_among_those_that_settle() {
     let settling: Vec<_> = settling.collect();
     // Whoever has settled an entry by itself prunes when it advances.
     settle(&store.postgres, &each(&store.orders, 0, [1])).await;
-    for n in 1..=20 {
+    for n in 1..=5 {
         let advance = Advance::new(store.orders.clone(), Epoch(0), Position::at(id(n)), name("me"));
         store
             .postgres
