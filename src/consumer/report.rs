@@ -1,6 +1,7 @@
 //! What a consumer has done, when it ends.
 
-use crate::EntryId;
+use super::{context::Context, observer::Observation, settings::Ownership};
+use crate::{EntryId, Error};
 
 /// What a run of a consumer has done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,4 +30,14 @@ pub struct Report {
     pub unsaved: u64,
     /// The watermark that was stored last, if any was.
     pub watermark: Option<EntryId>,
+}
+
+impl Report {
+    /// A session ended because it could not go on as the owner.
+    pub(crate) fn lost(&mut self, context: &Context, error: &Error) {
+        if context.settings.ownership == Ownership::Exclusive {
+            self.leases_lost += 1;
+            context.report(&Observation::Lost(error));
+        }
+    }
 }

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use futures_util::{FutureExt, future::FusedFuture};
+use futures_util::FutureExt;
 use tracing::Instrument;
 
 use super::{
     context::{Context, is_passing},
     keeper,
     lane::Lanes,
-    observer::Observation,
     queue::Order,
     report::Report,
     session::{End, Session},
@@ -50,14 +49,7 @@ async fn run(
                     End::Stopped => break,
                     End::Failed(error) => return Err(error),
                     End::Again(error) => {
-                        if context.settings.ownership == Ownership::Exclusive {
-                            report.leases_lost += 1;
-                            context.report(&Observation::Lost(&error));
-                        }
-                        if shutdown.is_terminated() {
-                            // It was lost while it stopped. Nobody would stop it again.
-                            break;
-                        }
+                        report.lost(&context, &error);
                         fruitless = if report.settled > settled { 0 } else { fruitless + 1 };
                         // The first one begins again at once. What ends it every time must not make a hot loop.
                         if fruitless > 1 {

@@ -47,4 +47,15 @@ impl Session<'_> {
             _ => {}
         }
     }
+
+    /// Who stops does not begin again: nobody would stop it then. What was not settled comes to the next one.
+    pub(super) fn unless_stopping(&mut self, end: End) -> End {
+        match end {
+            End::Again(error) if self.deadline.is_some() => {
+                self.report.lost(self.context, &error);
+                self.failure.take().map_or(End::Stopped, End::Failed)
+            }
+            end => end,
+        }
+    }
 }

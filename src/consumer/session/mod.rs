@@ -191,15 +191,12 @@ impl<'a> Session<'a> {
                 finished = self.desk.take() => Woken::Finished(finished),
                 () = clock.sleep_until(wake) => Woken::Time,
             };
-            match self.on(woken) {
-                // Who stops does not begin again. What was not settled comes to the next one.
-                Some(End::Again(_)) if self.deadline.is_some() => break self.stopped(),
-                Some(end) => break end,
-                None => {}
+            if let Some(end) = self.on(woken) {
+                break self.unless_stopping(end);
             }
             while self.running.try_join_next().is_some() {}
             if self.drained || self.deadline.is_some_and(|deadline| self.now() >= deadline) {
-                break self.stopped();
+                break self.failure.take().map_or(End::Stopped, End::Failed);
             }
             self.housekeeping();
         };
@@ -307,14 +304,8 @@ impl<'a> Session<'a> {
     }
 
     fn fail(&mut self, error: Error) {
-        if self.failure.is_none() {
-            self.failure = Some(error);
-        }
+        self.failure.get_or_insert(error);
         self.stop();
-    }
-
-    fn stopped(&mut self) -> End {
-        self.failure.take().map_or(End::Stopped, End::Failed)
     }
 
     fn wake(&self) -> Duration {

@@ -261,8 +261,14 @@ async fn g15_a_stop_is_not_forgotten_when_a_session_ends_otherwise() {
             memory.reset(&reset).await.unwrap();
         }
         inside.notify_one();
-        assert!(soon(async || running.is_finished()).await, "reset: {reset}: it runs on");
-        let report = running.await.unwrap().unwrap();
+        let report = tokio::time::timeout(Duration::from_secs(1), running).await.expect("it stops");
+        let report = report.unwrap().unwrap();
         assert_eq!(report.delivered, 3);
+        let next = Acquire::new(subscription(), ConsumerName::new("next").unwrap(), Duration::from_secs(1));
+        let acquired = memory.acquire(&next).await.unwrap();
+        assert!(
+            matches!(acquired, Acquired::Owned(_)),
+            "reset: {reset}, the lease is given back: {acquired:?}"
+        );
     }
 }
