@@ -55,6 +55,7 @@ impl Servers {
                     |wheel: &wheels::Wheel| Some((wheel.variable, complain("redis", wheel.provide())?));
                 WHEELS.iter().filter_map(provide).collect()
             });
+            scope.spawn(pooler);
             meanwhile();
             self.docker = docker.join().unwrap_or_default();
             self.versions = versions.join().unwrap_or_default();
@@ -183,6 +184,14 @@ const POSTGRES: Kind = Kind {
     package: "postgresql",
     service: "postgresql",
 };
+
+/// Puts a pooler before PostgreSQL within reach of the test that starts one. Where it cannot be had, that test says so.
+fn pooler() {
+    let installed = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"].iter().any(|path| Path::new(path).exists());
+    if !installed && install("pooler", &["pgbouncer"]).is_some() {
+        stop_service("pgbouncer");
+    }
+}
 
 impl Kind {
     /// The programs of this machine, installed where that takes no question.
