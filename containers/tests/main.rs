@@ -6,6 +6,8 @@
 #![expect(unreachable_pub, reason = "in a binary nothing is reachable, and `pub` is easier to read")]
 
 #[cfg(test)]
+mod sequences;
+#[cfg(test)]
 mod servers;
 #[cfg(test)]
 mod suites;

@@ -6,15 +6,15 @@ use highwater_redis::{Fred, Redis, Settings};
 
 use crate::servers::{POSTGRES_15, POSTGRES_18, REDIS_6_2, REDIS_7_0, REDIS_8_0, REDIS_8_2, VALKEY_9_1};
 
-async fn redis_rs(url: &str) -> Redis {
+pub(crate) async fn redis_rs(url: &str) -> Redis {
     Redis::connect(url).await.expect("the server answers")
 }
 
-async fn fred(url: &str) -> Redis<Fred> {
+pub(crate) async fn fred(url: &str) -> Redis<Fred> {
     Redis::open(Settings::new(url)).await.expect("the server answers")
 }
 
-async fn postgres(url: &str) -> Postgres {
+pub(crate) async fn postgres(url: &str) -> Postgres {
     let postgres = Postgres::connect(url).await.expect("the server answers");
     postgres.ensure_schema().await.expect("the user may create tables");
     postgres
