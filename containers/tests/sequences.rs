@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What is drawn for each server. The matrix of the core draws more, over one version of each.
-const SEQUENCES: u32 = 20;
+const SEQUENCES: u32 = 8;
 
 async fn redis_rs(url: &str) -> Stores {
     Stores::one(Arc::new(suites::redis_rs(url).await))

@@ -91,8 +91,8 @@ impl Committed {
 /// A checkpoint store whose advance is part of a transaction: effects and checkpoint take place together or not at all.
 ///
 /// 1. **Once.** Of all transactions that settle an entry of a subscription at most one takes place, whoever begins them, as
-///    long as the checkpoint is not reset and they are all of the same kind: [with a position](Settlement::up_to), or
-///    [each by itself](Settlement::each).
+///    long as the checkpoint is not reset. Those [with a position](Settlement::up_to) see what was settled
+///    [each by itself](Settlement::each) before, and refuse it; the two kinds are not meant to run side by side.
 /// 2. **Fenced.** A transaction of an epoch that is not the stored one does not take place.
 /// 3. **Resolved.** When it is unknown whether a commit took place, then [`acquire`](CheckpointBackend::acquire) and a
 ///    transaction that settles one of its entries wait until it is known, or end it.
