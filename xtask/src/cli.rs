@@ -101,7 +101,7 @@ pub struct Crash {
     /// Also cut all connections to Redis at random instants
     #[arg(long)]
     pub cut_connections: bool,
-    /// Handlers inside a transaction: three consumer processes are killed and stalled, and their effects are rows
+    /// Handlers inside a transaction: consumer processes are killed and stalled, and their effects are rows
     #[arg(long)]
     pub transactional: bool,
     /// Where the checkpoint and the rows are
@@ -110,6 +110,9 @@ pub struct Crash {
     /// Which client reads from Redis
     #[arg(long, value_enum, default_value = "redis-rs", requires = "transactional")]
     pub client: Client,
+    /// How many consumer processes there are, all started at the same instant
+    #[arg(long, default_value_t = 3, requires = "transactional", value_parser = clap::value_parser!(u32).range(1..=50))]
+    pub consumers: u32,
     /// Also kill the checkpoint's server and start it again at random instants
     #[arg(long, requires = "transactional")]
     pub kill_store: bool,

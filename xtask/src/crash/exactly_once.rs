@@ -1,4 +1,4 @@
-//! Three consumers whose effects are rows in the database of the checkpoint: killed, stalled past their lease, and deprived of
+//! Consumers whose effects are rows in the database of the checkpoint: killed, stalled past their lease, and deprived of
 //! the database. Whatever happens, each entry has one row.
 
 use std::{
@@ -24,7 +24,6 @@ use crate::{
     support::process::Guarded,
 };
 
-const CONSUMERS: usize = 3;
 /// Twice the default time to live: by then another one owns what a stalled process held.
 const STALL_MAX_MS: u64 = 6_000;
 /// Something must be committed within this, whatever has happened.
@@ -100,7 +99,7 @@ impl Scene<'_> {
         let mut producer = self.start_producer(seed)?;
         let mut grants = producer.child().stdin.take().ok_or("no standard input")?;
         // All at once, on an empty database.
-        for _ in 0..CONSUMERS {
+        for _ in 0..self.args.consumers {
             let consumer = self.start_consumer()?;
             self.consumers.push(consumer);
         }
@@ -149,7 +148,9 @@ impl Scene<'_> {
         self.consumers.iter_mut().for_each(Consumer::listen);
         let owner = self.consumers.iter().enumerate().max_by_key(|(_, consumer)| consumer.owner);
         let owner = owner.filter(|_| self.ownership == Ownership::Exclusive).map(|(nth, _)| nth);
-        owner.filter(|_| self.random.u8(0..10) < 7).unwrap_or_else(|| self.random.usize(0..CONSUMERS))
+        owner
+            .filter(|_| self.random.u8(0..10) < 7)
+            .unwrap_or_else(|| self.random.usize(0..self.consumers.len()))
     }
 
     /// A pause before the next look, while no consumer may end by itself.
