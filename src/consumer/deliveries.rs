@@ -25,7 +25,7 @@ use super::{
     queue::Order,
     run,
 };
-use crate::{Delivery, Error, ErrorKind, Result, backend::Settlement};
+use crate::{Delivery, Epoch, Error, ErrorKind, Position, Result, backend::Settlement};
 
 /// Deliveries that are settled by hand: from [`Consumer::into_stream`](crate::Consumer::into_stream).
 ///
@@ -48,7 +48,7 @@ pub struct Deliveries {
 #[must_use = "a delivery that is dropped is delivered again"]
 pub struct Unsettled {
     delivery: Delivery,
-    settlement: Option<Settlement>,
+    stake: Stake,
     verdict: oneshot::Sender<Result<(), HandlerError>>,
 }
 
@@ -71,9 +71,16 @@ impl Unsettled {
     /// [`Invalid`](crate::ErrorKind::Invalid) in an exclusive subscription with [`keyed`](crate::Builder::keyed) or
     /// [`concurrency`](crate::Builder::concurrency): its position moves in strict order.
     pub fn settlement(&self) -> Result<Settlement> {
-        self.settlement.clone().ok_or_else(|| {
-            Error::invalid("transactions of an exclusive subscription come in strict order: leave out `concurrency` and `keyed`")
-        })
+        let Stake { context, epoch, position } = &self.stake;
+        let Context { subscription, name, .. } = &**context;
+        let each = Settlement::each(subscription.clone(), *epoch, name.clone(), vec![self.delivery.id()]);
+        match (context.settings.ownership, position) {
+            (Ownership::Shared, _) => Ok(each),
+            (Ownership::Exclusive, Some(position)) => Ok(each.up_to(position.clone())),
+            (Ownership::Exclusive, None) => Err(Error::invalid(
+                "transactions of an exclusive subscription come in strict order: leave out `concurrency` and `keyed`",
+            )),
+        }
     }
 
     fn say(self, verdict: Result<(), HandlerError>) {
@@ -97,6 +104,14 @@ impl fmt::Debug for Unsettled {
     }
 }
 
+/// What a settlement is put together from, if it is asked for: most deliveries are settled without one.
+struct Stake {
+    context: Arc<Context>,
+    epoch: Epoch,
+    /// Exclusive, in strict order.
+    position: Option<Position>,
+}
+
 /// Hands deliveries to the stream and waits for the verdict.
 struct HandOver {
     context: Arc<Context>,
@@ -105,26 +120,12 @@ struct HandOver {
 }
 
 impl HandOver {
-    async fn hand_over(
-        &self,
-        delivery: Delivery,
-        settlement: Option<Settlement>,
-    ) -> Result<(), HandlerError> {
+    async fn hand_over(&self, delivery: Delivery, stake: Stake) -> Result<(), HandlerError> {
         let (verdict, said) = oneshot::channel();
         self.sender
-            .send(Unsettled { delivery, settlement, verdict })
+            .send(Unsettled { delivery, stake, verdict })
             .map_err(|_| HandlerError::retry("nobody takes deliveries any more"))?;
         said.await.unwrap_or_else(|_| Err(HandlerError::retry("the delivery was dropped unsettled")))
-    }
-
-    fn settlement(&self, delivery: &Delivery, chunk: &Chunk) -> Option<Settlement> {
-        let Context { subscription, name, .. } = &*self.context;
-        let each = Settlement::each(subscription.clone(), chunk.epoch, name.clone(), vec![delivery.id()]);
-        match (self.context.settings.ownership, &chunk.position) {
-            (Ownership::Shared, _) => Some(each),
-            (Ownership::Exclusive, Some(position)) if self.strict => Some(each.up_to(position.clone())),
-            (Ownership::Exclusive, _) => None,
-        }
     }
 }
 
@@ -142,8 +143,9 @@ impl Lanes for HandOver {
             if !desk.halted()
                 && let Some(delivery) = chunk.deliveries.pop()
             {
-                let settlement = self.settlement(&delivery, &chunk);
-                match self.hand_over(delivery.clone(), settlement).await {
+                let context = Arc::clone(&self.context);
+                let stake = Stake { context, epoch: chunk.epoch, position: chunk.position };
+                match self.hand_over(delivery.clone(), stake).await {
                     Ok(()) => desk.put(Finished::Done(delivery.id(), delivery.fields().size() as u64)),
                     Err(error) => desk.put(failed(vec![delivery], error, Vec::new())),
                 }

@@ -258,7 +258,7 @@ mod tests {
             ("valkey://h:1/2?protocol=resp3", "h:1 - - 2 true false"),
             ("redis://u:p%40%2F@[::1]:7", "[::1]:7 u p@/ 0 false false"),
             ("redis://:p@h/?protocol=2", "h:6379 - p 0 false false"),
-            ("redis+unix:///tmp/s?db=3&user=u&pass=p", "/tmp/s u p 3 false false"),
+            ("redis+unix:///run/s?db=3&user=u&pass=p", "/run/s u p 3 false false"),
             ("redis-sentinel://u:p@a,b:9/4?master=m", "m of a:26379,b:9 u p 4 false false"),
             ("redis-cluster://:p@a:1,[::2]:2,c", "cluster of a:1,[::2]:2,c:6379 - p 0 false false"),
         ] {
