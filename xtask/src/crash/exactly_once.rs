@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     Result,
-    cli::{Backend, Client, Crash, Ownership, Place, Rows},
-    place, servers,
+    cli::{Client, Crash, Ownership, Place, Rows},
+    place,
     support::process::Guarded,
 };
 
@@ -34,14 +34,8 @@ const FINISH_LIMIT: Duration = Duration::from_secs(300);
 /// Plays one ownership, and says whether each entry has one row.
 pub async fn one(args: &Crash, ownership: Ownership, seed: u64) -> Result<bool> {
     let folder = TempDir::new()?;
-    let server = match args.backend {
-        Backend::Redis => Some(servers::private_redis()?),
-        Backend::Sqlite => None,
-    };
-    let at = match &server {
-        Some(server) => server.url(),
-        None => folder.path().join("stream.db").display().to_string(),
-    };
+    // Held until the end: the server ends with it.
+    let (_server, place) = super::open_place(args.backend, folder.path())?;
     println!(
         "crash, transactional: stream in {:?} by {:?}, checkpoint and rows in {:?}, {ownership:?}, {} rounds, {} entries, \
          seed {seed}",
@@ -50,7 +44,7 @@ pub async fn one(args: &Crash, ownership: Ownership, seed: u64) -> Result<bool> 
     let mut scene = Scene {
         args,
         ownership,
-        place: Place { backend: args.backend, at, stream: "crash".to_owned() },
+        place,
         table: Table::create(args.checkpoint, folder.path()).await?,
         random: Rng::with_seed(seed),
         consumers: Vec::new(),

@@ -9,7 +9,7 @@ mod rounds;
 mod table;
 mod transact;
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use tempfile::TempDir;
 
@@ -69,14 +69,7 @@ pub async fn run(args: &Crash) -> Result {
 
 async fn one(args: &Crash, ownership: Ownership, seed: u64) -> Result<bool> {
     let folder = TempDir::new()?;
-    let server = match args.backend {
-        Backend::Redis => Some(servers::private_redis()?),
-        Backend::Sqlite => None,
-    };
-    let at = match &server {
-        Some(server) => server.url(),
-        None => folder.path().join("crash.db").display().to_string(),
-    };
+    let (server, place) = open_place(args.backend, folder.path())?;
     println!(
         "crash: {:?}, {ownership:?}, {} rounds, {} entries, seed {seed}",
         args.backend, args.rounds, args.entries
@@ -85,7 +78,7 @@ async fn one(args: &Crash, ownership: Ownership, seed: u64) -> Result<bool> {
         args,
         ownership,
         seed,
-        place: Place { backend: args.backend, at, stream: "crash".to_owned() },
+        place,
         group: "auditors".to_owned(),
         effects: folder.path().join("effects"),
         server: server.as_ref(),
@@ -108,6 +101,19 @@ async fn one(args: &Crash, ownership: Ownership, seed: u64) -> Result<bool> {
         println!("  the effects are in           {}", folder.keep().join("effects").display());
     }
     Ok(holds)
+}
+
+/// A place for the stream, and its server if it has one.
+fn open_place(backend: Backend, folder: &Path) -> Result<(Option<RedisServer>, Place)> {
+    let server = match backend {
+        Backend::Redis => Some(servers::private_redis()?),
+        Backend::Sqlite => None,
+    };
+    let at = match &server {
+        Some(server) => server.url(),
+        None => folder.join("stream.db").display().to_string(),
+    };
+    Ok((server, Place { backend, at, stream: "crash".to_owned() }))
 }
 
 fn show_log(server: Option<&RedisServer>) {
