@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod attempts;
 pub mod backend;
 pub mod checkpoint;
 pub mod clock;
@@ -12,11 +13,13 @@ mod entry;
 mod error;
 pub mod integrity;
 pub mod layer;
+mod letter;
 pub mod memory;
 mod name;
 pub mod producer;
 mod retry;
 
+pub use attempts::{Attempts, Doom};
 pub use checkpoint::{Checkpoint, Epoch, IdRange, Incarnation, Position, SettledAhead};
 pub use consumer::{
     BatchHandler, Builder, CheckpointPolicy, Consumer, Deliveries, Handler, HandlerError, Observation,
@@ -25,6 +28,7 @@ pub use consumer::{
 pub use delivery::Delivery;
 pub use entry::{Entry, EntryId, Fields};
 pub use error::{Error, ErrorKind, Outcome, Result, Retry};
+pub use letter::{DeathReason, Letter, dead_letter_stream};
 pub use memory::Memory;
 pub use name::{ConsumerName, GroupName, StreamName, Subscription};
 pub use producer::Producer;

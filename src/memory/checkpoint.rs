@@ -4,10 +4,10 @@ use async_trait::async_trait;
 
 use super::{Memory, group, record::Record};
 use crate::{
-    Checkpoint, Epoch, Error, GroupName, Result, StreamName, Subscription,
+    Attempts, Checkpoint, Epoch, Error, GroupName, Result, StreamName, Subscription,
     backend::{
-        Acked, Acquire, Acquired, Advance, Advanced, AtomicSettle, CheckpointBackend, Release, Renew,
-        ResetCheckpoint, Settle, Settled,
+        Acked, Acquire, Acquired, Advance, Advanced, AtomicSettle, CheckpointBackend, LoadAttempts,
+        NoteAttempts, Release, Renew, ResetCheckpoint, Settle, Settled,
     },
 };
 
@@ -76,6 +76,20 @@ impl CheckpointBackend for Memory {
                 Ok(epoch)
             }
         }
+    }
+
+    async fn attempts(&self, request: &LoadAttempts) -> Result<Vec<Attempts>> {
+        let state = self.state()?;
+        Ok(state
+            .checkpoints
+            .get(&request.subscription)
+            .map_or_else(Vec::new, |record| record.attempts(request)))
+    }
+
+    async fn note_attempts(&self, request: &NoteAttempts) -> Result<()> {
+        let mut state = self.state()?;
+        // A record that says nothing but this is no checkpoint.
+        state.checkpoints.entry(request.subscription.clone()).or_default().note_attempts(request)
     }
 
     async fn close(&self) {

@@ -7,13 +7,15 @@ use async_trait::async_trait;
 use super::{
     Memory,
     group::{self, Group},
+    letters,
     state::{State, missing},
 };
 use crate::{
     Delivery, Entry, EntryId, Error, Result, StreamName,
     backend::{
-        Ack, Acked, Append, Beat, Claim, Claimed, EnsureGroup, Heartbeat, Inspect, Leave, Left, PendingEntry,
-        Read, ReadGroup, ReadPending, Removal, StreamBackend, StreamCapabilities, StreamState, Trim,
+        Ack, Acked, Append, Beat, BuryLetters, Claim, Claimed, DeadKeys, EnsureGroup, Fate, Heartbeat,
+        Inspect, Leave, Left, PendingEntry, Read, ReadGroup, ReadPending, Redrive, Redriven, Removal,
+        StreamBackend, StreamCapabilities, StreamState, Trim,
     },
 };
 
@@ -46,7 +48,8 @@ impl StreamBackend for Memory {
     }
 
     async fn inspect(&self, request: &Inspect) -> Result<Option<StreamState>> {
-        Ok(self.state()?.log(&request.stream).map(|log| log.state(request.group.as_ref())))
+        let now = self.clock().elapsed();
+        Ok(self.state()?.log(&request.stream).map(|log| log.state(request.group.as_ref(), now)))
     }
 
     async fn read(&self, request: &Read) -> Result<Vec<Entry>> {
@@ -152,6 +155,22 @@ impl StreamBackend for Memory {
     async fn leave(&self, request: &Leave) -> Result<Left> {
         let mut state = self.state()?;
         Ok(state.group_mut(&request.subscription).map_or(Left::new(0), |group| group.leave(request)))
+    }
+
+    async fn dead_letter(&self, request: &BuryLetters) -> Result<Vec<Fate>> {
+        letters::apart(&request.subscription, &request.into)?;
+        let now = self.clock().now().as_millis();
+        self.state()?.bury(request, now)
+    }
+
+    async fn dead_keys(&self, request: &DeadKeys) -> Result<Vec<(u64, u64)>> {
+        Ok(self.state()?.dead_keys(&request.subscription, &request.from))
+    }
+
+    async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>> {
+        letters::apart(&request.subscription, &request.from)?;
+        let now = self.clock().now().as_millis();
+        self.state()?.redrive(request, now)
     }
 
     async fn remove(&self, request: &Removal) -> Result<u64> {

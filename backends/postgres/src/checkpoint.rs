@@ -1,5 +1,7 @@
 //! PostgreSQL as a checkpoint store.
 
+use highwater::Attempts;
+use highwater::backend::{LoadAttempts, NoteAttempts};
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
@@ -130,6 +132,16 @@ impl CheckpointBackend for Postgres {
             })
         })
         .await
+    }
+
+    async fn attempts(&self, request: &LoadAttempts) -> Result<Vec<Attempts>> {
+        let _ = request;
+        Err(highwater::Error::new(highwater::ErrorKind::Unsupported, "not built yet"))
+    }
+
+    async fn note_attempts(&self, request: &NoteAttempts) -> Result<()> {
+        let _ = request;
+        Err(highwater::Error::new(highwater::ErrorKind::Unsupported, "not built yet"))
     }
 
     async fn close(&self) {

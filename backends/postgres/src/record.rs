@@ -63,7 +63,16 @@ impl Record {
         let id = codec::unhex(watermark).unwrap_or_default();
         let watermark = id.to_string();
         let updated_at = if at.is_empty() { "0" } else { at };
-        let parts = Parts { watermark: &watermark, ahead, ordinal, incarnation, epoch, owner, updated_at };
+        let parts = Parts {
+            watermark: &watermark,
+            ahead,
+            ordinal,
+            incarnation,
+            epoch,
+            owner,
+            updated_at,
+            ..Parts::default()
+        };
         let mut checkpoint = Checkpoint::from_parts(&parts)?;
         let set = &checkpoint.position.ahead;
         let hex = |id: Option<EntryId>| id.map(codec::hex).unwrap_or_default();

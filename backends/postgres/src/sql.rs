@@ -135,7 +135,7 @@ impl Sql {
         let (table, settled) = (&self.names.checkpoint, &self.names.settled);
         let of = &request.subscription;
         let columns = "watermark, ahead, ahead_top, ahead_hole, ordinal, incarnation, owner, updated_at";
-        let values = format!("{}, NULL::text, {AT}", position(&request.position));
+        let values = format!("{}, NULL::text, {AT}", position(&request.position.clone().unwrap_or_default()));
         let stored = request.expected.map_or("true".into(), |e| format!("p.epoch = {}", bounded(e.0)));
         let absent = request.expected.is_none_or(|e| e == Epoch(0));
         let force = request.force;

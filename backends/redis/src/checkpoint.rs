@@ -1,5 +1,7 @@
 //! The checkpoint store.
 
+use highwater::Attempts;
+use highwater::backend::{LoadAttempts, NoteAttempts};
 use std::{collections::HashMap, time::Duration};
 
 use async_trait::async_trait;
@@ -109,7 +111,7 @@ impl<D: Driver> CheckpointBackend for Redis<D> {
         let arguments = |command: &mut CommandOf<D>| {
             command.arg(request.expected.map(|epoch| epoch.to_string()).unwrap_or_default().as_bytes());
             command.arg(if request.force { b"1" } else { b"0" });
-            push_position(command, &request.position);
+            push_position(command, &request.position.clone().unwrap_or_default());
         };
         match self.record_script(Script::Reset, &request.subscription, "reset", arguments).await? {
             Answer::Done(mut parts) => epoch(parts.next(), "reset"),
@@ -129,6 +131,16 @@ impl<D: Driver> CheckpointBackend for Redis<D> {
                 .with("remaining", format!("{remaining:?}")))
             }
         }
+    }
+
+    async fn attempts(&self, request: &LoadAttempts) -> Result<Vec<Attempts>> {
+        let _ = request;
+        Err(highwater::Error::new(highwater::ErrorKind::Unsupported, "not built yet"))
+    }
+
+    async fn note_attempts(&self, request: &NoteAttempts) -> Result<()> {
+        let _ = request;
+        Err(highwater::Error::new(highwater::ErrorKind::Unsupported, "not built yet"))
     }
 
     async fn close(&self) {
@@ -263,7 +275,16 @@ fn acquired<V: Value>(mut parts: impl Iterator<Item = V>) -> Result<Acquired> {
     if watermark.is_empty() {
         return Ok(Acquired::Owned(Grant::new(epoch, None)));
     }
-    let parts = Parts { watermark, ahead, ordinal, incarnation, epoch: "0", owner: "", updated_at: "0" };
+    let parts = Parts {
+        watermark,
+        ahead,
+        ordinal,
+        incarnation,
+        epoch: "0",
+        owner: "",
+        updated_at: "0",
+        ..Parts::default()
+    };
     Ok(Acquired::Owned(Grant::new(epoch, Some(Checkpoint::from_parts(&parts)?.position))))
 }
 
@@ -295,6 +316,7 @@ fn read_record<V: Value>(value: Result<V, Fault>, operation: &'static str) -> Re
         epoch: field("epoch"),
         owner: field("owner"),
         updated_at: field("updated_at"),
+        ..Parts::default()
     };
     let checkpoint = Checkpoint::from_parts(&parts)?;
     if unset

@@ -1,5 +1,6 @@
 //! The stream store.
 
+use highwater::backend::{BuryLetters, DeadKeys, Fate, Redrive, Redriven};
 use std::collections::HashMap;
 
 use async_trait::async_trait;
@@ -193,6 +194,21 @@ impl<D: Driver> StreamBackend for Redis<D> {
         let keys = [subscription.stream.as_str(), &keys::heartbeats(subscription)];
         let reply = self.script(Script::Leave, &keys, arguments).await;
         reply.and_then(reply::count).map(Left::new).map_err(writing("leave"))
+    }
+
+    async fn dead_letter(&self, request: &BuryLetters) -> Result<Vec<Fate>> {
+        let _ = request;
+        Err(highwater::Error::new(highwater::ErrorKind::Unsupported, "not built yet"))
+    }
+
+    async fn dead_keys(&self, request: &DeadKeys) -> Result<Vec<(u64, u64)>> {
+        let _ = request;
+        Err(highwater::Error::new(highwater::ErrorKind::Unsupported, "not built yet"))
+    }
+
+    async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>> {
+        let _ = request;
+        Err(highwater::Error::new(highwater::ErrorKind::Unsupported, "not built yet"))
     }
 
     async fn remove(&self, request: &Removal) -> Result<u64> {

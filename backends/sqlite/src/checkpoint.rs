@@ -1,5 +1,7 @@
 //! SQLite as a checkpoint store.
 
+use highwater::Attempts;
+use highwater::backend::{LoadAttempts, NoteAttempts};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -53,6 +55,16 @@ impl CheckpointBackend for Sqlite {
 
     async fn reset(&self, request: &ResetCheckpoint) -> Result<Epoch> {
         self.db.write(request.clone()).await
+    }
+
+    async fn attempts(&self, request: &LoadAttempts) -> Result<Vec<Attempts>> {
+        let _ = request;
+        Err(highwater::Error::new(highwater::ErrorKind::Unsupported, "not built yet"))
+    }
+
+    async fn note_attempts(&self, request: &NoteAttempts) -> Result<()> {
+        let _ = request;
+        Err(highwater::Error::new(highwater::ErrorKind::Unsupported, "not built yet"))
     }
 
     async fn close(&self) {
@@ -179,7 +191,8 @@ impl Operation for ResetCheckpoint {
             .await?;
         record.epoch = record.epoch.next();
         record.lease = Lease::default();
-        record.written = Some(Written { position: self.position.clone(), owner: None, at: tx.now });
+        record.written =
+            Some(Written { position: self.position.clone().unwrap_or_default(), owner: None, at: tx.now });
         record.save(tx, &self.subscription).await?;
         Ok(record.epoch)
     }
@@ -352,7 +365,8 @@ impl Columns {
                 lease,
             });
         }
-        let parts = Parts { watermark, ahead, ordinal, incarnation, epoch, owner, updated_at };
+        let parts =
+            Parts { watermark, ahead, ordinal, incarnation, epoch, owner, updated_at, ..Parts::default() };
         let Checkpoint { position, epoch, owner, updated_at, .. } = Checkpoint::from_parts(&parts)?;
         let written = Some(Written { position, owner, at: updated_at.as_millis() });
         Ok(Record { stored: true, epoch, written, lease })

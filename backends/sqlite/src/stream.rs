@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use highwater::backend::{BuryLetters, DeadKeys, Fate, Redrive, Redriven};
 use highwater::{
     Delivery, Entry, EntryId, Error, ErrorKind, Incarnation, Result, StreamName,
     backend::{
@@ -103,6 +104,21 @@ impl StreamBackend for Sqlite {
 
     async fn leave(&self, request: &Leave) -> Result<Left> {
         self.db.write(request.clone()).await
+    }
+
+    async fn dead_letter(&self, request: &BuryLetters) -> Result<Vec<Fate>> {
+        let _ = request;
+        Err(highwater::Error::new(highwater::ErrorKind::Unsupported, "not built yet"))
+    }
+
+    async fn dead_keys(&self, request: &DeadKeys) -> Result<Vec<(u64, u64)>> {
+        let _ = request;
+        Err(highwater::Error::new(highwater::ErrorKind::Unsupported, "not built yet"))
+    }
+
+    async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>> {
+        let _ = request;
+        Err(highwater::Error::new(highwater::ErrorKind::Unsupported, "not built yet"))
     }
 
     async fn remove(&self, request: &Removal) -> Result<u64> {

@@ -1,5 +1,7 @@
 //! Findings in the transactional path.
 
+use crate::Attempts;
+use crate::backend::{LoadAttempts, NoteAttempts};
 use std::{
     collections::BTreeMap,
     future::pending,
@@ -51,6 +53,14 @@ impl CheckpointBackend for NoCommits {
 
     async fn reset(&self, request: &ResetCheckpoint) -> Result<Epoch> {
         self.memory.reset(request).await
+    }
+
+    async fn attempts(&self, request: &LoadAttempts) -> Result<Vec<Attempts>> {
+        self.memory.attempts(request).await
+    }
+
+    async fn note_attempts(&self, request: &NoteAttempts) -> Result<()> {
+        self.memory.note_attempts(request).await
     }
 
     async fn close(&self) {}
