@@ -55,6 +55,21 @@ pub(crate) fn settled(subscription: &Subscription) -> String {
     of_group("settled", subscription)
 }
 
+/// The key of what is remembered of attempts.
+pub(crate) fn attempts(subscription: &Subscription) -> String {
+    of_group("attempts", subscription)
+}
+
+/// The key of the letters of entries, in one stream of dead letters.
+pub(crate) fn letters(subscription: &Subscription, letters: &StreamName) -> String {
+    of_letters("letters", subscription, letters)
+}
+
+/// The key of the letters that have a key, in one stream of dead letters.
+pub(crate) fn dead_keys(subscription: &Subscription, letters: &StreamName) -> String {
+    of_letters("dead-keys", subscription, letters)
+}
+
 /// What the keys of the heartbeats of all groups of a stream begin with; the group follows.
 pub(crate) fn heartbeats_prefix(stream: &StreamName) -> String {
     of_stream("heartbeats", stream) + ":"
@@ -68,6 +83,11 @@ pub(crate) fn groups(stream: &StreamName) -> String {
 /// The key of the checkpoint of a group on a stream.
 fn of_group(kind: &str, subscription: &Subscription) -> String {
     format!("{}:{}", of_stream(kind, &subscription.stream), subscription.group)
+}
+
+fn of_letters(kind: &str, subscription: &Subscription, letters: &StreamName) -> String {
+    let Subscription { stream, group } = subscription;
+    format!("{}:{}:{group}:{letters}", of_stream(kind, stream), group.as_str().len())
 }
 
 fn of_stream(kind: &str, stream: &StreamName) -> String {
