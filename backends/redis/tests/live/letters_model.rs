@@ -155,6 +155,10 @@ impl<B: StreamBackend + CheckpointBackend> Side<'_, B> {
                 };
                 let removed = self.store.remove(&removal).await.unwrap();
                 self.life += u64::from(*what == 1);
+                if *what > 1 {
+                    // New letters may get ids that others had.
+                    self.letters.clear();
+                }
                 self.begin().await;
                 removed.to_string()
             }
@@ -200,7 +204,8 @@ impl<B: StreamBackend + CheckpointBackend> Side<'_, B> {
         let stored = self.store.load(&subscription()).await.unwrap();
         let stored = stored.map(|c| (c.position, c.epoch, c.owner, c.paused, c.reason));
         let attempts = self.store.attempts(&LoadAttempts::all(subscription())).await.unwrap();
-        let group = (group.pending, group.first_pending, group.consumers_alive);
+        let first = group.first_pending.map(|id| id.ms).filter(|&ms| ms <= LAST);
+        let group = (group.pending, first, group.consumers_alive);
         format!("{fields:?} {keys:?} {group:?} {stored:?} {attempts:?}")
     }
 }
