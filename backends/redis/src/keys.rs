@@ -159,10 +159,18 @@ mod tests {
         "{a}{b}", "ä{ö}ü", "a:b", "1:a", "}}{{",
     ];
 
-    fn every_key(stream: &str, group: &str) -> [String; 4] {
+    fn every_key(stream: &str, group: &str) -> [String; 7] {
         let subscription = Subscription::new(stream, group).unwrap();
-        let settled = settled(&subscription);
-        [checkpoint(&subscription), heartbeats(&subscription), groups(&subscription.stream), settled]
+        let into = StreamName::new("d:e").unwrap();
+        [
+            checkpoint(&subscription),
+            heartbeats(&subscription),
+            groups(&subscription.stream),
+            settled(&subscription),
+            attempts(&subscription),
+            letters(&subscription, &into),
+            dead_keys(&subscription, &into),
+        ]
     }
 
     #[test]
@@ -192,6 +200,9 @@ mod tests {
                 "highwater:{orders}:heartbeats:6:orders:billing",
                 "highwater:{orders}:groups:6:orders",
                 "highwater:{orders}:settled:6:orders:billing",
+                "highwater:{orders}:attempts:6:orders:billing",
+                "highwater:{orders}:letters:6:orders:7:billing:d:e",
+                "highwater:{orders}:dead-keys:6:orders:7:billing:d:e",
             ]
         );
         assert_eq!(
@@ -215,9 +226,15 @@ mod tests {
         let mut seen = HashSet::new();
         for stream in names.clone() {
             for group in names.clone() {
-                let [checkpoint, heartbeats, _, settled] = every_key(stream, group);
-                assert!(seen.insert(checkpoint) && seen.insert(heartbeats), "{stream} {group}");
-                assert!(seen.insert(settled), "{stream} {group}");
+                let [checkpoint, heartbeats, _, settled, attempts, ..] = every_key(stream, group);
+                for key in [checkpoint, heartbeats, settled, attempts] {
+                    assert!(seen.insert(key), "{stream} {group}");
+                }
+                let subscription = Subscription::new(stream, group).unwrap();
+                for into in names.clone().map(|into| StreamName::new(into).unwrap()) {
+                    assert!(seen.insert(letters(&subscription, &into)), "{stream} {group} {into}");
+                    assert!(seen.insert(dead_keys(&subscription, &into)), "{stream} {group} {into}");
+                }
             }
             assert!(seen.insert(groups(&StreamName::new(stream).unwrap())), "{stream}");
         }
