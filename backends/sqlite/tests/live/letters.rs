@@ -45,7 +45,7 @@ impl Store {
 }
 
 #[tokio::test]
-async fn a_letter_is_appended_and_its_entry_acked_in_one_step_and_once() {
+async fn g11_a_letter_is_appended_and_its_entry_acked_in_one_step_and_once() {
     let store = Store::new().await;
     store.append([1, 2, 3]).await;
     store.ensure_group(0).await;
@@ -68,7 +68,7 @@ async fn a_letter_is_appended_and_its_entry_acked_in_one_step_and_once() {
 }
 
 #[tokio::test]
-async fn the_id_of_a_stream_that_was_deleted_is_that_of_another_entry() {
+async fn g11_the_id_of_a_stream_that_was_deleted_is_that_of_another_entry() {
     let store = Store::new().await;
     for (round, value) in [7, 8].into_iter().enumerate() {
         store.append([1]).await;
@@ -87,7 +87,7 @@ async fn the_id_of_a_stream_that_was_deleted_is_that_of_another_entry() {
 }
 
 #[tokio::test]
-async fn letters_are_parked_behind_those_of_their_key_as_long_as_there_is_room() {
+async fn g11_letters_are_parked_behind_those_of_their_key_as_long_as_there_is_room() {
     let store = Store::new().await;
     let keyed = |ms: u64, key| letter(ms).with_key(Some(key));
     let parked = |ms: u64, key| keyed(ms, key).parked(true);
@@ -127,7 +127,7 @@ async fn letters_are_parked_behind_those_of_their_key_as_long_as_there_is_room()
 }
 
 #[tokio::test]
-async fn a_letter_is_redriven_once_and_wakes_who_waits_for_its_entry() {
+async fn g11_a_letter_is_redriven_once_and_wakes_who_waits_for_its_entry() {
     let store = Store::new().await;
     store.append([1]).await;
     store.ensure_group(1).await;

@@ -157,7 +157,7 @@ fn config(cases: u32) -> Config {
 }
 
 #[test]
-fn g5_letters_are_what_they_are_in_memory() {
+fn g11_letters_are_what_they_are_in_memory() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut runner = TestRunner::new(config(60));
     let outcome = runner.run(&sequences(), |steps| {
