@@ -3,7 +3,7 @@
 use std::{cell::Cell, time::Duration};
 
 use highwater::{Attempts, DeathReason, Doom, EntryId, Epoch, ErrorKind, Position, Subscription, backend::*};
-use highwater_postgres::Settling;
+use highwater_postgres::{Postgres, Settling};
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::{
@@ -144,24 +144,35 @@ async fn g4_a_note_waits_for_a_transaction_that_is_settled_and_follows_it() {
 /// Nobody waits in a circle: each that gives up would say so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g4_notes_settlements_advances_and_operations_get_along() {
-    const ROUNDS: u64 = 60;
+    const ROUNDS: u64 = 150;
     let store = Store::new().await;
     let fenced = |result: highwater::Result<()>| {
         let kind = result.map_err(|error| error.kind());
         assert!(matches!(kind, Ok(()) | Err(ErrorKind::Fenced)), "{kind:?}");
     };
+    let epoch = async |postgres: &Postgres, of: &Subscription| {
+        postgres.load(of).await.unwrap().map_or(Epoch(0), |checkpoint| checkpoint.epoch)
+    };
     let mut tasks = Vec::new();
-    for n in 0..3u64 {
+    for n in 0..4u64 {
         let (postgres, orders) = (store.another().await, store.orders.clone());
         tasks.push(tokio::spawn(async move {
             for round in 0..ROUNDS {
-                let epoch = postgres.load(&orders).await.unwrap().map_or(Epoch(0), |c| c.epoch);
                 // In all orders, so that those who lock row by row would meet.
-                let mut entries: Vec<u64> = (1..=8).collect();
-                entries.rotate_left(((n + round) % 8) as usize);
-                let set = entries[..5].iter().map(|&ms| failed(ms, n as u32)).collect();
-                let note = NoteAttempts::new(orders.clone(), epoch, set, ids(entries[5..].iter().copied()));
+                let mut entries: Vec<u64> = (1..=64).collect();
+                entries.rotate_left((16 * (n + round) % 64) as usize);
+                let set = entries[..32].iter().map(|&ms| failed(ms, n as u32)).collect();
+                let (epoch, clear) = (epoch(&postgres, &orders).await, ids(entries[32..].iter().copied()));
+                let note = NoteAttempts::new(orders.clone(), epoch, set, clear);
                 fenced(postgres.note_attempts(&note).await);
+            }
+        }));
+    }
+    for n in 0..2u64 {
+        let (postgres, orders) = (store.another().await, store.orders.clone());
+        tasks.push(tokio::spawn(async move {
+            for round in 0..ROUNDS / 4 {
+                let epoch = epoch(&postgres, &orders).await;
                 let settled = handle(&postgres, &each(&orders, epoch.0, [1_000 * (n + 1) + round])).await;
                 fenced(settled.map(drop));
             }
@@ -169,14 +180,12 @@ async fn g4_notes_settlements_advances_and_operations_get_along() {
     }
     let (postgres, orders) = (store.another().await, store.orders.clone());
     tasks.push(tokio::spawn(async move {
-        for round in 0..ROUNDS {
-            let epoch = postgres.load(&orders).await.unwrap().map_or(Epoch(0), |c| c.epoch);
-            let position = Position::at(id(round));
-            fenced(
-                postgres.advance(&Advance::new(orders.clone(), epoch, position, name("me"))).await.map(drop),
-            );
-            if round % 4 == 0 {
-                postgres.reset(&ResetCheckpoint::pause(orders.clone(), round % 8 == 0)).await.unwrap();
+        for round in 0..ROUNDS / 2 {
+            let (epoch, position) = (epoch(&postgres, &orders).await, Position::at(id(round)));
+            let advance = Advance::new(orders.clone(), epoch, position, name("me"));
+            fenced(postgres.advance(&advance).await.map(drop));
+            if round % 8 == 0 {
+                postgres.reset(&ResetCheckpoint::pause(orders.clone(), round % 16 == 0)).await.unwrap();
             }
         }
     }));
@@ -184,6 +193,6 @@ async fn g4_notes_settlements_advances_and_operations_get_along() {
         task.await.unwrap();
     }
     let epoch = store.postgres.load(&store.orders).await.unwrap().unwrap().epoch;
-    store.postgres.note_attempts(&store.note(epoch, vec![], 1..=8)).await.unwrap();
+    store.postgres.note_attempts(&store.note(epoch, vec![], 1..=64)).await.unwrap();
     assert_eq!(store.attempts().await, []);
 }
