@@ -14,7 +14,7 @@ mod policy;
 mod queue;
 mod reader;
 mod report;
-mod resume;
+pub(crate) mod resume;
 mod run;
 mod session;
 mod settings;

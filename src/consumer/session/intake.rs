@@ -27,7 +27,7 @@ impl Session<'_> {
         };
         if batch.anew {
             // The same ids may stand for other entries now: settle nothing of what was held, and begin again.
-            let message = "the checkpoint was reset, or the stream created anew: what was held belongs to the one before";
+            let message = "the checkpoint was reset or paused, or the stream created anew: what was held belongs to the one before";
             return Some(End::Again(Error::new(ErrorKind::Reset, message)));
         }
         if batch.created {
