@@ -60,6 +60,9 @@ async fn with_holes(memory: &Memory, ownership: Ownership) {
         memory.read_group(&ReadGroup::new(subscription(), name.clone(), 20)).await.unwrap();
         let ids = (1..=20).filter(|n| ![11, 15].contains(n)).map(id).collect();
         memory.ack(&Ack::new(subscription(), ids)).await.unwrap();
+        let beat = Heartbeat::new(subscription(), name.clone(), Token(7), Duration::from_secs(3));
+        memory.heartbeat(&beat).await.unwrap();
+        memory.leave(&Leave::new(subscription(), name.clone(), Token(7))).await.unwrap();
     }
     let position = Position::at(id(10)).with_ordinal(Some(10));
     let position = position.with_ahead(SettledAhead::new(id(20), [id(11), id(15)]));
@@ -105,13 +108,16 @@ impl Running {
         self.seen.lock().unwrap().clone()
     }
 
+    /// In whatever order: what is claimed comes beside what is new.
     async fn until_seen(&self, numbers: impl IntoIterator<Item = u64>) {
-        let expected: Vec<_> = numbers.into_iter().collect();
+        let mut expected: Vec<_> = numbers.into_iter().collect();
+        expected.sort_unstable();
         let (clock, mut seen) = (Clock::started(), self.seen());
         while seen.len() < expected.len() && clock.elapsed() < Duration::from_secs(60) {
             clock.sleep(Duration::from_millis(5)).await;
             seen = self.seen();
         }
+        seen.sort_unstable();
         assert_eq!(seen, expected);
     }
 

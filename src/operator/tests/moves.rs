@@ -31,7 +31,7 @@ async fn g3_a_seek_back_replays_all_from_there_and_discards_what_was_settled_ahe
         );
         let status = operator(&memory).status().await.unwrap();
         assert_eq!((status.finding, status.pending(), status.consumers_alive()), (None, 0, 0));
-        assert_eq!(status.checkpoint.unwrap().epoch >= epoch, true);
+        assert!(status.checkpoint.unwrap().epoch >= epoch);
     }
 }
 
@@ -113,10 +113,8 @@ async fn g8_a_forced_pause_makes_the_running_stand_by() {
         let told = || running.iter().all(|r| r.pauses.lock().unwrap().len() == 1);
         until("all stand by", async || told()).await;
         // Nobody counts as alive, so all else goes without force.
-        append(&memory, 4..=6).await;
-        sleep(10).await;
-        assert_eq!(seen(), 3, "{ownership:?}");
         operator.seek(SeekTo::Id(id(2)), "").await.unwrap();
+        append(&memory, 4..=6).await;
         sleep(10).await;
         assert_eq!(seen(), 3, "a seek does not end a pause");
         operator.resume().await.unwrap();
@@ -226,7 +224,8 @@ async fn g5_a_seek_to_the_end_the_start_or_a_time_delivers_what_it_says() {
             running.until_seen(expected).await;
             running.stop().await;
             let status = operator(&memory).status().await.unwrap();
-            assert_eq!((status.finding, status.backlog), (None, Some(0)), "{ownership:?} {to:?}");
+            assert_eq!(status.finding, None, "{ownership:?} {to:?}");
+            assert_eq!(status.backlog.unwrap_or_default(), 0, "{ownership:?} {to:?}");
         }
     }
 }
