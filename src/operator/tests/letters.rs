@@ -25,11 +25,11 @@ fn graves() -> StreamName {
 
 /// The letter of an entry as `with` appends it. Its key is that of all with the same parity.
 fn letter(n: u64) -> Letter {
-    let about = Letter {
+    Letter {
         subscription: subscription(),
         id: id(n),
         fields: Fields::from_iter([("n", n.to_string())]),
-        reason: if n % 3 == 0 { DeathReason::TimedOut } else { DeathReason::Rejected },
+        reason: if n.is_multiple_of(3) { DeathReason::TimedOut } else { DeathReason::Rejected },
         error: format!("no customer {n}"),
         attempts: 1,
         crashes: 0,
@@ -38,8 +38,7 @@ fn letter(n: u64) -> Letter {
         last_at: Timestamp::from_millis(100 + n),
         consumer: ConsumerName::new("c").unwrap(),
         key: Some(n % 2),
-    };
-    about
+    }
 }
 
 async fn bury(memory: &Memory, numbers: std::ops::RangeInclusive<u64>) {

@@ -176,6 +176,31 @@ async fn g8_a_move_that_was_interrupted_loses_nothing_and_is_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn g14_a_move_that_is_dropped_at_any_await_is_repeated() {
+    for ownership in both() {
+        for dropped_after in 0..10 {
+            let memory = with(1..=30).await;
+            with_holes(&memory, ownership).await;
+            let faults = Faults::new();
+            faults.all(Fault::Late(Duration::from_millis(1)));
+            let (stream, checkpoints) =
+                (faults.clone().wrap(memory.clone()), faults.clone().wrap(memory.clone()));
+            let operator = Operator::new(subscription(), stream, checkpoints);
+            let limit = Clock::new();
+            tokio::select! {
+                biased;
+                () = limit.sleep(Duration::from_micros(dropped_after * 1_000 + 500)) => {}
+                sought = operator.seek(SeekTo::Id(id(5)), "") => drop(sought.unwrap()),
+            }
+            operator.seek(SeekTo::Id(id(5)), "").await.unwrap();
+            let running = Running::start(&memory, ownership);
+            running.until_seen(6..=30).await;
+            running.stop().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn g8_an_interrupted_move_can_also_be_given_up() {
     let memory = with(1..=30).await;
     with_holes(&memory, Ownership::Shared).await;
