@@ -23,8 +23,9 @@ mod retry;
 pub use attempts::{Attempts, Doom};
 pub use checkpoint::{Checkpoint, Epoch, IdRange, Incarnation, Position, SettledAhead};
 pub use consumer::{
-    BatchHandler, Builder, CheckpointPolicy, Consumer, Deliveries, Handler, HandlerError, Observation,
-    Observer, OnExhausted, OnGap, OnReset, Ownership, Report, Settings, StartAt, Status, Unsettled, typed,
+    BatchHandler, Builder, CheckpointPolicy, Consumer, DeadLetterSink, DeadLetters, Deliveries, Handler,
+    HandlerError, Observation, Observer, OnExhausted, OnGap, OnReset, Ownership, Report, Settings, StartAt,
+    Status, StreamSink, Unsettled, typed,
 };
 pub use delivery::Delivery;
 pub use entry::{Entry, EntryId, Fields};

@@ -88,8 +88,16 @@ impl CheckpointBackend for Memory {
 
     async fn note_attempts(&self, request: &NoteAttempts) -> Result<()> {
         let mut state = self.state()?;
-        // A record that says nothing but this is no checkpoint.
-        state.checkpoints.entry(request.subscription.clone()).or_default().note_attempts(request)
+        match state.checkpoints.get_mut(&request.subscription) {
+            Some(record) => record.note_attempts(request),
+            None => {
+                // A record that says nothing but this is no checkpoint.
+                let mut record = Record::default();
+                record.note_attempts(request)?;
+                state.checkpoints.insert(request.subscription.clone(), record);
+                Ok(())
+            }
+        }
     }
 
     async fn close(&self) {

@@ -193,6 +193,14 @@ impl StreamBackend for Memory {
 }
 
 impl Memory {
+    /// Makes an entry pending for another consumer, behind the back of the one that holds it.
+    #[cfg(test)]
+    pub(crate) fn steal(&self, subscription: &crate::Subscription, id: EntryId, thief: &crate::ConsumerName) {
+        let mut state = self.state().unwrap();
+        let pending = state.group_mut(subscription).unwrap().pending.get_mut(&id);
+        pending.expect("it is pending").owner = thief.clone();
+    }
+
     /// Tries until there is something, the time is over or the connection is closed.
     ///
     /// What an attempt took is returned without another await, so a dropped future has taken nothing.

@@ -15,9 +15,10 @@ use crate::{codec, error};
 pub(crate) const COLUMNS: &str = "p.grp, p.version::text, p.epoch::text, encode(p.watermark, 'hex'), p.ahead, \
      encode(p.ahead_top, 'hex'), encode(p.ahead_hole, 'hex'), p.ordinal::text, p.incarnation, p.owner, \
      floor(extract(epoch FROM p.updated_at) * 1000)::bigint::text, p.lease_owner, \
-     CASE WHEN p.lease_until > p.now THEN ceil(extract(epoch FROM p.lease_until - p.now) * 1000)::bigint::text END";
+     CASE WHEN p.lease_until > p.now THEN ceil(extract(epoch FROM p.lease_until - p.now) * 1000)::bigint::text END, \
+     CASE WHEN p.paused THEN '1' END, p.reason";
 /// How many columns that are: what follows has indices from here.
-pub(crate) const WIDTH: usize = 13;
+pub(crate) const WIDTH: usize = 15;
 
 /// What is kept for a subscription.
 #[derive(Debug)]
@@ -56,8 +57,22 @@ impl Record {
     }
 
     fn parse(group: String, columns: [&str; WIDTH - 1]) -> Result<Self> {
-        let [version, epoch, watermark, ahead, top, hole, ordinal, incarnation, owner, at, lease, remaining] =
-            columns;
+        let [
+            version,
+            epoch,
+            watermark,
+            ahead,
+            top,
+            hole,
+            ordinal,
+            incarnation,
+            owner,
+            at,
+            lease,
+            remaining,
+            paused,
+            reason,
+        ] = columns;
         check_version(version)?;
         let advanced = !watermark.is_empty();
         let id = codec::unhex(watermark).unwrap_or_default();
@@ -71,7 +86,8 @@ impl Record {
             epoch,
             owner,
             updated_at,
-            ..Parts::default()
+            paused,
+            reason,
         };
         let mut checkpoint = Checkpoint::from_parts(&parts)?;
         let set = &checkpoint.position.ahead;

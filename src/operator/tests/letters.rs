@@ -152,12 +152,20 @@ async fn g10_straight_to_a_handler_a_failure_holds_back_its_key() {
     assert_eq!(memory.dead_keys(&DeadKeys::new(subscription(), graves())).await.unwrap(), [(0, 1), (1, 4)]);
 
     called.lock().unwrap().clear();
+    let stopping = |delivery: Delivery| {
+        let stops = delivery.id().ms == 5;
+        assert_eq!(delivery.attempt, 2, "it has failed once");
+        async move { if stops { Err(HandlerError::stop("the service is away")) } else { Ok(()) } }
+    };
+    let error = letters.redrive_to(&everything().id(id(3)).id(id(5)), &stopping).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Handler);
+    assert_eq!(numbers(&letters, &everything()).await, [5, 7, 8, 9]);
     let fine = |delivery: Delivery| {
         called.lock().unwrap().push(delivery.id().ms);
         std::future::ready(Ok::<_, HandlerError>(()))
     };
-    assert_eq!(letters.redrive_to(&everything(), &fine).await.unwrap().done, 5);
-    assert_eq!(*called.lock().unwrap(), [3, 5, 7, 8, 9]);
+    assert_eq!(letters.redrive_to(&everything(), &fine).await.unwrap().done, 4);
+    assert_eq!(*called.lock().unwrap(), [5, 7, 8, 9]);
     assert_eq!(numbers(&letters, &everything()).await, [0u64; 0]);
     assert_eq!(memory.state(&subscription().stream).await.unwrap().unwrap().len, 9, "nothing was appended");
 }
