@@ -6,6 +6,7 @@ mod burials;
 mod context;
 mod dead;
 mod deliveries;
+mod entered;
 mod events;
 mod handler;
 mod keeper;

@@ -1,9 +1,9 @@
 //! What comes in: batches of the reader, and entries claimed from the dead.
 
-use super::{End, Session};
+use super::{End, Session, dead::Claims};
 use crate::{
     Attempts, EntryId, Error, ErrorKind, Outcome, Result,
-    backend::{Claimed, PendingEntry},
+    backend::PendingEntry,
     consumer::{
         context::is_passing, ledger::Ledger, machine::Event, observer::Observation, reader::Batch, resume,
         settings::OnReset,
@@ -73,9 +73,9 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn on_claimed(&mut self, claimed: Result<(Claimed, Vec<Attempts>)>) {
-        match claimed {
-            Ok((claimed, recalled)) => {
+    pub(super) fn on_claimed(&mut self, claims: Result<Claims>) {
+        match claims {
+            Ok(Claims { claimed, recalled }) => {
                 self.recalled(recalled);
                 // Go on at once while there is more, from the start after a while.
                 match claimed.next {
