@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod bad_input;
 #[cfg(all(test, feature = "conformance"))]
+mod cancel;
+#[cfg(all(test, feature = "conformance"))]
 mod conformance;
 #[cfg(test)]
 mod delivery;

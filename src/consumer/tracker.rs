@@ -85,6 +85,11 @@ impl Tracker {
         self.window.len()
     }
 
+    /// Up to where all is settled.
+    pub(crate) fn watermark(&self) -> EntryId {
+        self.watermark
+    }
+
     /// The last id that was read.
     pub(crate) fn read(&self) -> EntryId {
         self.window.back().map_or(self.watermark, |slot| slot.id)

@@ -25,10 +25,7 @@ pub fn reply(mut data: &[u8]) {
     let tree = Tree::of(&mut data, 0);
     let (redis, fred) = (tree.redis(), tree.fred());
     assert_eq!(plain(redis.clone()), plain(fred.clone()), "{tree:?}");
-    assert_eq!(
-        redis.clone().checked().map(plain).map_err(trimmed),
-        fred.clone().checked().map(plain).map_err(trimmed),
-    );
+    assert_eq!(redis.clone().checked().map(plain), fred.clone().checked().map(plain));
     for ((name, by_redis), (_, by_fred)) in all_ways(&redis).into_iter().zip(all_ways(&fred)) {
         assert_eq!(by_redis, by_fred, "{name} of {tree:?}");
     }
@@ -64,12 +61,7 @@ fn all_ways<V: Value + Clone>(value: &V) -> Vec<(&'static str, Read)> {
 }
 
 fn said<T: std::fmt::Debug>(result: Result<T, Fault>) -> Read {
-    // An error as the caller sees it: drivers put the text of a code without details together in their own ways.
-    format!("{:?}", result.map_err(|fault| reading("read")(fault).to_string()))
-}
-
-fn trimmed(text: String) -> String {
-    text.trim_end().to_owned()
+    format!("{:?}", result.map_err(reading("read")))
 }
 
 /// A value without its driver.
@@ -91,7 +83,7 @@ fn plain<V: Value>(value: V) -> Plain {
         Reply::Bytes(bytes) => Plain::Bytes(bytes),
         Reply::List(items) => Plain::List(items.into_iter().map(plain).collect()),
         Reply::Map(pairs) => Plain::Map(pairs.into_iter().map(|(k, v)| (plain(k), plain(v))).collect()),
-        Reply::Error(text) => Plain::Error(trimmed(text)),
+        Reply::Error(text) => Plain::Error(text),
         Reply::Other => Plain::Other,
     }
 }
