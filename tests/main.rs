@@ -5,7 +5,7 @@
 
 #[cfg(test)]
 mod bad_input;
-#[cfg(all(test, feature = "conformance"))]
+#[cfg(test)]
 mod cancel;
 #[cfg(all(test, feature = "conformance"))]
 mod conformance;

@@ -6,7 +6,7 @@ use highwater::{
     ConsumerName, EntryId, Epoch, Position, Subscription,
     backend::{
         Acquire, Acquired, Advance, Append, AtomicSettle, CheckpointBackend, EnsureGroup, NewEntry,
-        ReadGroup, ReadPending, Release, Renew, ResetCheckpoint, Settle, StreamBackend,
+        ReadGroup, ReadPending, Release, Renew, ResetCheckpoint, Settle,
     },
     layer::Operation,
 };

@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::StreamExt;
 use highwater::{
-    Delivery, EntryId, Fields, HandlerError, Ownership, Producer,
+    Delivery, EntryId, Fields, HandlerError, Ownership, Producer, Report,
     backend::{Read, StreamBackend},
 };
 use tokio::sync::Notify;
@@ -61,17 +61,17 @@ fn builder(place: &Place, ownership: Ownership) -> AnyBuilder {
     })
 }
 
-async fn use_it(builder: AnyBuilder, way: Way, seen: Seen) {
+async fn use_it(builder: AnyBuilder, way: Way, seen: Seen) -> Report {
     let consumer = builder.build().unwrap();
     match way {
-        Way::Run => drop(consumer.run(seen.handler(), seen.all.notified()).await.unwrap()),
+        Way::Run => consumer.run(seen.handler(), seen.all.notified()).await.unwrap(),
         Way::Batches => {
             let noting = seen.clone();
             let handler = move |batch: Vec<Delivery>| {
                 batch.iter().for_each(|delivery| noting.note(delivery));
                 std::future::ready(Ok::<_, HandlerError>(()))
             };
-            drop(consumer.run_batches(handler, seen.all.notified()).await.unwrap());
+            consumer.run_batches(handler, seen.all.notified()).await.unwrap()
         }
         Way::Deliveries => {
             let mut deliveries = consumer.into_stream();
@@ -82,7 +82,7 @@ async fn use_it(builder: AnyBuilder, way: Way, seen: Seen) {
                 seen.note(&delivery);
                 delivery.settle();
             }
-            drop(deliveries.stop().await.unwrap());
+            deliveries.stop().await.unwrap()
         }
     }
 }

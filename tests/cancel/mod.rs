@@ -8,6 +8,7 @@ mod clients;
 mod consumers;
 mod methods;
 mod streams;
+#[cfg(feature = "conformance")]
 mod transactions;
 
 use std::{

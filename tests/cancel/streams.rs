@@ -97,7 +97,22 @@ fn number(fields: &Fields) -> u64 {
 /// Drops the call of this operation, and holds what is there against what the trait says. `false` if it is not one of a stream.
 async fn round(operation: Operation, backend: &impl StreamBackend, cut: &Cut) -> bool {
     let place = Place::new(backend).await;
-    let Place { subscription, me, dead, .. } = &place;
+    match operation {
+        Operation::Append | Operation::Trim | Operation::Ack | Operation::Remove => {
+            changes(operation, &place, cut).await;
+            return true;
+        }
+        Operation::Inspect | Operation::Read | Operation::ReadPending => looks(operation, &place, cut).await,
+        _ if !moves(operation, &place, cut).await => return false,
+        _ => {}
+    }
+    place.check_all_there().await;
+    true
+}
+
+/// What changes the entries, or what is pending.
+async fn changes(operation: Operation, place: &Place<'_, impl StreamBackend>, cut: &Cut) {
+    let Place { backend, subscription, dead, .. } = place;
     match operation {
         Operation::Append => {
             let append = Append::new(subscription.stream.clone(), entries(7..=9));
@@ -108,7 +123,6 @@ async fn round(operation: Operation, backend: &impl StreamBackend, cut: &Cut) ->
             let more = Append::new(subscription.stream.clone(), entries(10..=10));
             backend.append(&more).await.unwrap()[0].as_ref().unwrap();
             assert_eq!(place.numbers().await.last(), Some(&10));
-            return true;
         }
         Operation::Trim => {
             let trim = Trim::new(subscription.stream.clone(), TrimLimit::Len(3));
@@ -116,8 +130,33 @@ async fn round(operation: Operation, backend: &impl StreamBackend, cut: &Cut) ->
             assert!([3, 6].contains(&place.numbers().await.len()));
             backend.trim(&trim).await.unwrap();
             assert_eq!(place.numbers().await, [4, 5, 6]);
-            return true;
         }
+        Operation::Ack => {
+            let ack = Ack::new(subscription.clone(), place.ids().await[..2].to_vec());
+            cut.call(backend.ack(&ack)).await.map(Result::unwrap);
+            let there = place.pending(dead).await;
+            assert!(there == [1, 2, 3, 4] || there == [3, 4], "all or nothing: {there:?}");
+            let acked = backend.ack(&ack).await.unwrap();
+            assert_eq!(acked.position.unwrap().watermark, ack.ids[1]);
+            assert_eq!((place.pending(dead).await, place.rest().await), (vec![3, 4], vec![5, 6]));
+        }
+        _ => {
+            cut.call(backend.remove(&place.removal())).await.map(Result::unwrap);
+            let state = backend.inspect(&Inspect::subscription(subscription)).await.unwrap().unwrap();
+            assert!(state.group.is_none_or(|group| group.pending == 4), "all or nothing");
+            backend.remove(&place.removal()).await.unwrap();
+            assert_eq!(place.numbers().await.len(), 6);
+            let ensured = backend.ensure_group(&place.group()).await.unwrap();
+            assert!(ensured, "it was gone");
+            assert_eq!(place.rest().await.len(), 6);
+        }
+    }
+}
+
+/// What only looks.
+async fn looks(operation: Operation, place: &Place<'_, impl StreamBackend>, cut: &Cut) {
+    let Place { backend, subscription, dead, .. } = place;
+    match operation {
         Operation::Inspect => {
             let inspect = Inspect::stream(subscription.stream.clone());
             cut.call(backend.inspect(&inspect)).await.map(Result::unwrap);
@@ -130,8 +169,20 @@ async fn round(operation: Operation, backend: &impl StreamBackend, cut: &Cut) ->
             cut.call(backend.read(&read)).await.map(Result::unwrap);
             assert_eq!(place.numbers().await.len(), 6);
         }
+        _ => {
+            let read = ReadPending::new(subscription.clone(), dead.clone(), EntryId::ZERO, 10);
+            cut.call(backend.read_pending(&read)).await.map(Result::unwrap);
+            assert_eq!(place.pending(dead).await, [1, 2, 3, 4]);
+        }
+    }
+}
+
+/// What moves entries to a consumer, or says something of one. `false` if this does not.
+async fn moves(operation: Operation, place: &Place<'_, impl StreamBackend>, cut: &Cut) -> bool {
+    let Place { backend, subscription, me, .. } = place;
+    match operation {
         Operation::EnsureGroup => {
-            let other = Subscription::new(subscription.stream.clone(), "other".parse().unwrap());
+            let other = Subscription::new(subscription.stream.as_str(), "other").unwrap();
             let ensure = EnsureGroup::new(other.clone(), &Position::default());
             cut.call(backend.ensure_group(&ensure)).await.map(Result::unwrap);
             backend.ensure_group(&ensure).await.unwrap();
@@ -141,11 +192,6 @@ async fn round(operation: Operation, backend: &impl StreamBackend, cut: &Cut) ->
         Operation::ReadGroup => {
             let read = ReadGroup::new(subscription.clone(), me.clone(), 1);
             cut.call(backend.read_group(&read)).await.map(Result::unwrap);
-        }
-        Operation::ReadPending => {
-            let read = ReadPending::new(subscription.clone(), dead.clone(), EntryId::ZERO, 10);
-            cut.call(backend.read_pending(&read)).await.map(Result::unwrap);
-            assert_eq!(place.pending(dead).await, [1, 2, 3, 4]);
         }
         Operation::Claim => {
             let claim = Claim::new(subscription.clone(), me.clone(), 2, Duration::ZERO);
@@ -157,16 +203,6 @@ async fn round(operation: Operation, backend: &impl StreamBackend, cut: &Cut) ->
             let busy = backend.heartbeat(&place.heartbeat(2)).await.unwrap_err();
             assert_eq!(busy.kind(), ErrorKind::Busy);
         }
-        Operation::Ack => {
-            let ack = Ack::new(subscription.clone(), place.ids().await[..2].to_vec());
-            cut.call(backend.ack(&ack)).await.map(Result::unwrap);
-            let there = place.pending(dead).await;
-            assert!(there == [1, 2, 3, 4] || there == [3, 4], "all or nothing: {there:?}");
-            let acked = backend.ack(&ack).await.unwrap();
-            assert_eq!(acked.position.unwrap().watermark, ack.ids[1]);
-            assert_eq!((place.pending(dead).await, place.rest().await), (vec![3, 4], vec![5, 6]));
-            return true;
-        }
         Operation::Leave => {
             backend.heartbeat(&place.heartbeat(1)).await.unwrap();
             let leave = Leave::new(subscription.clone(), me.clone(), Token(1));
@@ -174,20 +210,8 @@ async fn round(operation: Operation, backend: &impl StreamBackend, cut: &Cut) ->
             backend.leave(&leave).await.unwrap();
             backend.heartbeat(&place.heartbeat(2)).await.expect("the name is free");
         }
-        Operation::Remove => {
-            cut.call(backend.remove(&place.removal())).await.map(Result::unwrap);
-            let state = backend.inspect(&Inspect::subscription(subscription)).await.unwrap().unwrap();
-            assert!(state.group.is_none_or(|group| group.pending == 4), "all or nothing");
-            backend.remove(&place.removal()).await.unwrap();
-            assert_eq!(place.numbers().await.len(), 6);
-            let ensured = backend.ensure_group(&place.group()).await.unwrap();
-            assert!(ensured, "it was gone");
-            assert_eq!(place.rest().await.len(), 6);
-            return true;
-        }
         _ => return false,
     }
-    place.check_all_there().await;
     true
 }
 

@@ -12,7 +12,7 @@ use highwater::{
 use highwater_postgres::Postgres;
 use highwater_redis::Redis;
 use highwater_sqlite::Sqlite;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::{Cut, at_every_await, redis};
 use crate::{
@@ -149,7 +149,13 @@ where
         place.0.append(COUNT).await;
         let (table, handled) = (unique("table"), Arc::new(Notify::new()));
         cut.call(consume(&place, way, &table, &handled, handled.notified())).await;
-        consume(&place, way, &table, &handled, place.0.until_all_settled()).await;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let next = consume(&place, way, &table, &handled, async { drop(stopped.await) });
+        let settled = async {
+            place.0.until_all_settled().await;
+            stop.send(()).unwrap();
+        };
+        tokio::join!(next, settled);
         let mut rows = place.2.rows(&table).await.unwrap();
         rows.sort_unstable();
         let read = Read::new(place.0.subscription.stream.clone(), EntryId::ZERO, 100);
