@@ -20,6 +20,8 @@ pub enum Task {
     Ci,
     /// Build the images that the tests run in containers, from Debian's packages: as root, on a Debian
     Images,
+    /// Fuzz targets for a while each, from the kept corpus, as many at once as there are processors; installs cargo-fuzz
+    Fuzz(Fuzz),
     /// Conformance and random sequences over every combination of stores, as one table
     Matrix(Matrix),
     /// Kill a consumer process at random instants and show that nothing is lost
@@ -37,6 +39,15 @@ pub struct Test {
     /// For `cargo test`, in place of everything: a filter, `-p`, `--test`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub args: Vec<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Fuzz {
+    /// Only this one; all, if it is not given
+    pub target: Option<String>,
+    /// For how many seconds each
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: u64,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -9,6 +9,7 @@ mod ci;
 mod cli;
 #[cfg(feature = "runs")]
 mod crash;
+mod fuzz;
 mod matrix;
 #[cfg(feature = "runs")]
 mod place;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     let done = match task {
         Task::Test(args) => test::run(&args),
         Task::Ci => ci::run(),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Images => servers::images(),
         Task::Matrix(args) => test::matrix(&args),
         other => runs::run(other),
