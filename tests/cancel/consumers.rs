@@ -58,6 +58,8 @@ fn builder(place: &Place, ownership: Ownership) -> AnyBuilder {
         // Whoever was dropped says no goodbye, and is waited for.
         settings.ttl = Duration::from_millis(100);
         settings.claim_interval = Duration::from_millis(10);
+        // What was acked and not advanced is, once it is idle.
+        settings.probe_interval = Duration::from_millis(10);
     })
 }
 

@@ -93,6 +93,8 @@ async fn consume<C, E>(
             settings.ownership = ownership;
             settings.ttl = Duration::from_millis(100);
             settings.claim_interval = Duration::from_millis(10);
+            // What was acked and not advanced is, once it is idle.
+            settings.probe_interval = Duration::from_millis(10);
         })
         .build()
         .unwrap();
