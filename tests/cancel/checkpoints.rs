@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use highwater::{
-    ConsumerName, EntryId, Epoch, Position, Subscription,
+    Attempts, ConsumerName, EntryId, Epoch, Position, Subscription,
     backend::{
-        Acquire, Acquired, Advance, Append, AtomicSettle, CheckpointBackend, EnsureGroup, NewEntry,
-        ReadGroup, ReadPending, Release, Renew, ResetCheckpoint, Settle,
+        Acquire, Acquired, Advance, Append, AtomicSettle, CheckpointBackend, EnsureGroup, LoadAttempts,
+        NewEntry, NoteAttempts, ReadGroup, ReadPending, Release, Renew, ResetCheckpoint, Settle,
     },
     layer::Operation,
 };
@@ -25,6 +25,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation::Release,
     Operation::Advance,
     Operation::Reset,
+    Operation::Attempts,
+    Operation::NoteAttempts,
 ];
 
 fn id(ms: u64) -> EntryId {
@@ -71,6 +73,7 @@ impl<'a, C: CheckpointBackend> Place<'a, C> {
 }
 
 /// Drops the call of this operation, and holds what is there against what the trait says. `false` if it is not one of a store.
+#[expect(clippy::too_many_lines, reason = "a table: an operation a case")]
 async fn round(operation: Operation, store: &impl CheckpointBackend, cut: &Cut) -> bool {
     let mut place = Place::new(store).await;
     let subscription = place.subscription.clone();
@@ -113,6 +116,25 @@ async fn round(operation: Operation, store: &impl CheckpointBackend, cut: &Cut) 
             assert!([2, 5].contains(&place.watermark().await));
             place.epoch = store.reset(&reset).await.unwrap();
             assert_eq!(place.watermark().await, 2);
+        }
+        Operation::Attempts => {
+            let all = LoadAttempts::all(subscription);
+            cut.call(store.attempts(&all)).await.map(Result::unwrap);
+            assert_eq!(store.attempts(&all).await.unwrap(), []);
+        }
+        Operation::NoteAttempts => {
+            let mut attempts = Attempts::new(id(6));
+            attempts.failures = 2;
+            let note =
+                NoteAttempts::new(subscription.clone(), place.epoch, vec![attempts.clone()], Vec::new());
+            cut.call(store.note_attempts(&note)).await.map(Result::unwrap);
+            let all = LoadAttempts::all(subscription);
+            assert!(
+                store.attempts(&all).await.unwrap().iter().all(|noted| *noted == attempts),
+                "all or nothing"
+            );
+            store.note_attempts(&note).await.unwrap();
+            assert_eq!(store.attempts(&all).await.unwrap(), [attempts]);
         }
         _ => return false,
     }

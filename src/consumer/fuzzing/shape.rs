@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     Backoff, EntryId, Position,
+    clock::Timestamp,
     consumer::{
-        CheckpointPolicy,
+        CheckpointPolicy, OnExhausted,
         ledger::{Held, Ledger},
         machine::{Limits, Machine},
         policy::SavePolicy,
@@ -80,6 +81,11 @@ impl Shape {
             in_flight_bytes_max: if source.one_in(2) { 1 + source.below(200) } else { 1 << 20 },
             window_entries_max: in_flight_entries_max + source.below(30),
             attempts_max: if source.one_in(2) { 1 + source.below(3) as u32 } else { u32::MAX },
+            crashes_max: 3,
+            retry_elapsed_max: None,
+            on_exhausted: [OnExhausted::DeadLetter, OnExhausted::Skip, OnExhausted::Stop][source.below(3)],
+            notes_doom: !shared,
+            parks: false,
             // Without jitter a case is the same each time.
             retry: Backoff {
                 first: Duration::from_millis(5),
@@ -103,7 +109,13 @@ impl Shape {
             Ordering::Unordered { lanes } => Order::Unordered { lanes },
             Ordering::Keyed { lanes } => Order::Keyed { lanes, key: Arc::new(|delivery| key(delivery.id())) },
         };
-        Machine::new(self.limits.clone(), ledger, Queue::new(order), SavePolicy::new(self.policy))
+        Machine::new(
+            self.limits.clone(),
+            ledger,
+            Queue::new(order),
+            SavePolicy::new(self.policy),
+            Timestamp::default(),
+        )
     }
 
     /// How many lanes may run at once.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::World;
 use crate::{
-    Delivery, EntryId,
+    DeathReason, Delivery, Doom, EntryId,
     consumer::{
         fuzzing::shape::Kind,
-        machine::{Event, Finished},
+        handler::Verdict,
+        machine::{Event, Failure, Finished},
     },
 };
 
@@ -47,7 +48,15 @@ impl World {
             Kind::PerEntry => deliveries.split_off(1),
             Kind::PerBatch | Kind::Transaction { .. } => Vec::new(),
         };
-        self.reports(nth, vec![Finished::Failed { deliveries, error: (), reject, rest }]);
+        let failure = Failure {
+            error: (),
+            verdict: if reject { Verdict::Reject } else { Verdict::Retry(None) },
+            index: None,
+            rolled_back: self.shape.transactional(),
+            doom: Doom::new(DeathReason::Exhausted, ""),
+        };
+        let slot = self.lanes[nth].slot;
+        self.reports(nth, vec![Finished::Failed { slot, deliveries, failure, rest }]);
     }
 
     /// The store cannot answer the nth lane; `committed`: it is done all the same.
@@ -85,7 +94,7 @@ impl World {
             return;
         }
         let lane = self.lanes.swap_remove(nth);
-        self.feed(Event::Finished(vec![Finished::Idle { key: lane.key, rest: lane.chunk.into() }]));
+        self.feed(Event::Finished(vec![Finished::Idle { slot: lane.slot, rest: lane.chunk.into() }]));
     }
 
     fn calls(&mut self, nth: usize) {
@@ -146,7 +155,7 @@ impl World {
     fn reports(&mut self, nth: usize, mut finished: Vec<Finished<()>>) {
         if self.lanes[nth].chunk.is_empty() {
             let lane = self.lanes.swap_remove(nth);
-            finished.push(Finished::Idle { key: lane.key, rest: Vec::new() });
+            finished.push(Finished::Idle { slot: lane.slot, rest: Vec::new() });
         }
         self.feed(Event::Finished(finished));
     }

@@ -12,16 +12,17 @@ use std::{
 use super::shape::{Ordering, Shape, key};
 use crate::{
     Delivery, Entry, EntryId, Fields, Position,
+    backend::Fate,
     consumer::{
         ledger::Save,
-        machine::{Action, Event, Machine},
+        machine::{Action, Event, Machine, Slot},
     },
     fuzzing::Source,
 };
 
 #[derive(Debug)]
 struct Lane {
-    key: Option<u64>,
+    slot: Slot,
     chunk: VecDeque<Delivery>,
     started: bool,
     /// What a transaction is to store.
@@ -57,6 +58,8 @@ pub(super) struct World {
     stored: Position,
     /// Where the machine, or the group, began.
     resumed: Position,
+    /// What stores answer at once.
+    answers: Vec<Event<()>>,
     stopped: bool,
     exhausted: bool,
     drained: bool,
@@ -87,6 +90,7 @@ impl World {
             snapshot: None,
             resumed: stored.clone(),
             stored,
+            answers: Vec::new(),
             stopped: false,
             exhausted: false,
             drained: false,
@@ -131,6 +135,9 @@ impl World {
         if std::mem::take(&mut self.exhausted) {
             self.stop();
         }
+        for answer in std::mem::take(&mut self.answers) {
+            self.feed(answer);
+        }
     }
 
     fn carry_out(&mut self, action: Action<()>) {
@@ -143,12 +150,18 @@ impl World {
                 assert!(held <= limits.in_flight_entries_max, "G17: room for {held}: {self:?}");
                 self.read = Some(limit);
             }
-            Action::Start { key, deliveries } => self.start(key, deliveries),
+            Action::Start { slot, deliveries } => self.start(slot, deliveries),
+            Action::Note(_) => self.answers.push(Event::Noted),
+            Action::Bury(burials) => {
+                let fates = burials.iter().map(|burial| self.buries(burial.delivery.id())).collect();
+                self.answers.push(Event::Buried(fates));
+            }
+            Action::Skipped { id, .. } => drop(self.gone.insert(id)),
             Action::Save(save) => {
                 assert!(self.save.is_none(), "a save while one is under way: {self:?}");
                 self.save = Some(save);
             }
-            Action::Exhausted { .. } => self.exhausted = true,
+            Action::Exhausted { .. } | Action::Doomed { .. } => self.exhausted = true,
             Action::Drained => {
                 assert!(self.stopped || self.exhausted, "drained and not stopped: {self:?}");
                 assert!(!self.drained && self.lanes.is_empty() && self.save.is_none(), "{self:?}");
@@ -158,11 +171,12 @@ impl World {
         }
     }
 
-    fn start(&mut self, lane: Option<u64>, deliveries: Vec<Delivery>) {
+    fn start(&mut self, slot: Slot, deliveries: Vec<Delivery>) {
+        let lane = slot.key;
         assert!(!self.stopped, "G15: started behind a stop: {self:?}");
         assert!(!deliveries.is_empty() && self.lanes.len() < self.shape.lanes(), "{self:?}");
         assert!(
-            lane.is_none() || self.lanes.iter().all(|other| other.key != lane),
+            lane.is_none() || self.lanes.iter().all(|other| other.slot.key != lane),
             "G10: a key in two lanes"
         );
         for delivery in &deliveries {
@@ -170,12 +184,20 @@ impl World {
             assert!(lane.is_none_or(|lane| lane == key(id)), "{id} in the lane of {lane:?}");
             assert!(!self.running(id), "{id} in two lanes: {self:?}");
             assert!(!self.resumed.settles(id), "G5: {id} was settled and came again: {self:?}");
-            assert!(delivery.attempt <= self.shape.limits.attempts_max, "G11: attempt {}", delivery.attempt);
         }
         let position = self.shape.transactional().then(|| self.machine.ledger().position_after(&deliveries));
         self.halted = false;
         let chunk = deliveries.into();
-        self.lanes.push(Lane { key: lane, chunk, started: false, position: position.flatten() });
+        self.lanes.push(Lane { slot, chunk, started: false, position: position.flatten() });
+    }
+
+    /// The dead letter is written, together with the ack where there is one.
+    fn buries(&mut self, id: EntryId) -> Fate {
+        if self.shape.shared && !self.pending.remove(&id) {
+            return Fate::NotHeld;
+        }
+        self.gone.insert(id);
+        Fate::Buried
     }
 
     fn running(&self, id: EntryId) -> bool {
@@ -215,7 +237,7 @@ impl World {
     /// What holds at any time.
     pub(super) fn check(&self) {
         let counts = self.machine.counts();
-        let open = counts.delivered - counts.settled - counts.known - counts.lapsed;
+        let open = counts.delivered - counts.ended();
         let in_lanes = self.lanes.iter().map(|lane| lane.chunk.len()).sum::<usize>();
         let in_flight = self.machine.in_flight();
         if self.stopped {
