@@ -11,6 +11,9 @@ mod consumer;
 mod delivery;
 mod entry;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod integrity;
 pub mod layer;
 mod letter;

@@ -5,6 +5,8 @@
 
 #[cfg(test)]
 mod bad_input;
+#[cfg(test)]
+mod cancel;
 #[cfg(all(test, feature = "conformance"))]
 mod conformance;
 #[cfg(test)]

@@ -27,6 +27,8 @@ mod tracker;
 mod transaction;
 mod transactional;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

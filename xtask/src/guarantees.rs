@@ -17,7 +17,11 @@ pub fn run(args: &cli::Guarantees) -> Result {
     if !unknown.is_empty() {
         return Err(format!("{PAGE} names tests that are not there: {unknown:?}").into());
     }
-    println!("G{}: {} tests are named, and all others whose names begin with g{0}_", args.number, proof.tests.len());
+    println!(
+        "G{}: {} tests are named, and all others whose names begin with g{0}_",
+        args.number,
+        proof.tests.len()
+    );
     let mut tests: Vec<String> =
         ["--workspace", "--all-features", "--no-fail-fast", "--"].map(str::to_owned).into();
     tests.push(format!("::g{}_", args.number));
@@ -45,8 +49,10 @@ impl Proof {
     fn of(page: &str, number: u32) -> Option<Self> {
         let begin = format!("## G{number} ");
         let section = page.lines().skip_while(|line| !line.starts_with(&begin)).skip(1);
-        let rows: Vec<_> =
-            section.take_while(|line| !line.starts_with("## ")).filter(|line| line.starts_with('|')).collect();
+        let rows: Vec<_> = section
+            .take_while(|line| !line.starts_with("## "))
+            .filter(|line| line.starts_with('|'))
+            .collect();
         if rows.is_empty() {
             return None;
         }
@@ -64,7 +70,8 @@ impl Proof {
 
 /// Names of settings and types have fewer underscores.
 fn is_test(name: &str) -> bool {
-    name.matches('_').count() >= 2 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    name.matches('_').count() >= 2
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 /// All words of all sources.

@@ -9,6 +9,7 @@ mod ci;
 mod cli;
 #[cfg(feature = "runs")]
 mod crash;
+mod fuzz;
 mod guarantees;
 mod matrix;
 #[cfg(feature = "runs")]
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     let done = match task {
         Task::Test(args) => test::run(&args),
         Task::Ci => ci::run(),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Images => servers::images(),
         Task::Matrix(args) => test::matrix(&args),
         Task::Guarantees(args) => guarantees::run(&args),
