@@ -104,8 +104,11 @@ impl World {
         let called: Vec<_> =
             lane.chunk.iter().take(count).filter(|d| d.attempt == 1 && !d.begun).map(Delivery::id).collect();
         for id in called {
-            self.called.push(id);
-            self.check_order();
+            // An attempt that was rolled back does not count, and is no first call either.
+            if !self.called.contains(&id) {
+                self.called.push(id);
+                self.check_order();
+            }
         }
     }
 
