@@ -1,11 +1,11 @@
 //! Scenarios in which others have lost, doubled or held up entries, each by its number in `docs/SCENARIOS.md`: `t` for the
 //! traps, `s` for the hard scenarios.
 
-//mod claims;
+mod claims;
 //mod index;
 //mod outages;
 mod progress;
-//mod resets;
+mod resets;
 //mod rows;
 mod stage;
 //mod zombies;
