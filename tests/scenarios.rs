@@ -6,6 +6,6 @@ mod claims;
 //mod outages;
 mod progress;
 mod resets;
-//mod rows;
+mod rows;
 mod stage;
-//mod zombies;
+mod zombies;
