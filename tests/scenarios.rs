@@ -2,8 +2,8 @@
 //! traps, `s` for the hard scenarios.
 
 mod claims;
-//mod index;
-//mod outages;
+mod index;
+mod outages;
 mod progress;
 mod resets;
 mod rows;

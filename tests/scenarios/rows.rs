@@ -33,8 +33,17 @@ impl Rows {
     pub async fn new() -> Self {
         let rows = Self { url: fresh_postgres_url().await };
         rows.store().await.ensure_schema().await.unwrap();
-        rows.sql("CREATE TABLE effects (at bigserial, stream text, n bigint, who text)").await;
+        rows.create().await;
         rows
+    }
+
+    pub async fn create(&self) {
+        self.sql("CREATE TABLE effects (at bigserial, stream text, n bigint, who text)").await;
+    }
+
+    /// Gives the table a key of the user's own.
+    pub async fn unique(&self) {
+        self.sql("CREATE UNIQUE INDEX ON effects (stream, n)").await;
     }
 
     /// Connections of one process.

@@ -192,7 +192,7 @@ async fn t32_an_owner_whose_only_thread_was_blocked_advances_nothing_and_frees_n
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s04_a_loser_whose_store_failed_does_not_free_the_lease_of_who_followed() {
-    everywhere(async |case| {
+    wherever(Ownership::Exclusive, async |case| {
         let acquire = |name: &str, ttl| {
             Acquire::new(case.place.subscription.clone(), ConsumerName::new(name).unwrap(), ttl)
         };
