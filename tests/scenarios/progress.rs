@@ -7,7 +7,6 @@ use highwater::{
     CheckpointPolicy, ConsumerName, Delivery, ErrorKind, HandlerError, OnExhausted, Ownership,
     layer::{Fault, Faults, Layer, Operation},
 };
-use tokio::sync::watch;
 
 use super::stage::*;
 use crate::{
@@ -203,26 +202,6 @@ async fn s09_holes_over_the_budget_come_again_with_more_and_never_with_less() {
         assert!(!numbers.iter().any(settled), "{}: what it has as settled came again", case.name);
     })
     .await;
-}
-
-/// Calls that wait until the gate is opened.
-fn gated(
-    calls: &Calls,
-    closed: impl Fn(u64) -> bool + Send + Sync + 'static,
-) -> (watch::Sender<bool>, impl highwater::Handler) {
-    let (open, opened) = watch::channel(false);
-    let calls = calls.clone();
-    let handler = move |delivery: Delivery| {
-        let waits = closed(calls.note(&delivery));
-        let mut opened = opened.clone();
-        async move {
-            if waits {
-                drop(opened.wait_for(|open| *open).await);
-            }
-            Ok::<_, HandlerError>(())
-        }
-    };
-    (open, handler)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

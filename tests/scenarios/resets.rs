@@ -73,9 +73,11 @@ async fn t12_a_trim_before_a_running_consumer_is_a_gap_of_90() {
                 (settings.read_entries_max, settings.in_flight_entries_max) = (10, 10);
             });
             let consumer = builder.build().unwrap();
-            let run = tokio::spawn(consumer.run(calls.slow(Duration::from_millis(60)), pending::<()>()));
-            calls.until("it handles the first", 1).await;
+            let (open, handler) = gated(&calls, |_| true);
+            let run = tokio::spawn(consumer.run(handler, pending::<()>()));
+            eventually("it holds ten", LIMIT, async || told.delivered() == 10).await;
             trim(&case.place, TrimLimit::Len(10)).await;
+            open.send_replace(true);
             eventually("it is told", LIMIT, async || told.count("Gap(") > 0).await;
             let gap = told.all("Gap(").remove(0);
             // Who shares is told what the pending entries tell, which is less.

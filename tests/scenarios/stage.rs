@@ -15,6 +15,8 @@ use highwater_postgres::Postgres;
 use highwater_redis::{Client, RedisStore};
 use highwater_sqlite::Sqlite;
 
+use tokio::sync::watch;
+
 use crate::{
     delivery::{AnyBuilder, Place, number},
     support::{eventually, shared_postgres_url, shared_redis_url},
@@ -170,6 +172,13 @@ impl Told {
         self.all(start).len()
     }
 
+    /// How many entries came in.
+    pub fn delivered(&self) -> u64 {
+        let number =
+            |told: String| told.trim_start_matches("Delivered(").trim_end_matches(')').parse::<u64>();
+        self.all("Delivered(").into_iter().map(|told| number(told).unwrap()).sum()
+    }
+
     pub fn all(&self, start: &str) -> Vec<String> {
         self.0.lock().unwrap().iter().filter(|told| told.starts_with(start)).cloned().collect()
     }
@@ -226,4 +235,24 @@ impl Calls {
         seen.sort_unstable();
         assert_eq!(seen, numbers.collect::<Vec<_>>(), "{case}: each once");
     }
+}
+
+/// Calls that wait until the gate is opened.
+pub fn gated(
+    calls: &Calls,
+    closed: impl Fn(u64) -> bool + Send + Sync + 'static,
+) -> (watch::Sender<bool>, impl highwater::Handler) {
+    let (open, opened) = watch::channel(false);
+    let calls = calls.clone();
+    let handler = move |delivery: Delivery| {
+        let waits = closed(calls.note(&delivery));
+        let mut opened = opened.clone();
+        async move {
+            if waits {
+                drop(opened.wait_for(|open| *open).await);
+            }
+            Ok::<_, HandlerError>(())
+        }
+    };
+    (open, handler)
 }
