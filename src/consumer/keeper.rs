@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::{
     context::{Context, is_passing},
     observer::Observation,
-    resume::{self, Located},
+    resume::{self, Located, Who},
     settings::Ownership,
 };
 use crate::{
@@ -46,7 +46,7 @@ async fn join(context: &Context) -> Result<Position> {
     // A process of this name that was killed counts as alive for its time to live. Then its name is free.
     let patience = context.clock.elapsed() + context.settings.ttl + context.settings.ttl / 3;
     loop {
-        let (position, _) = resume::shared(context).await?;
+        let (position, _) = resume::shared(context, Who::Joining).await?;
         match context.stream.heartbeat(&heartbeat(context)).await {
             Ok(_) => return Ok(position),
             // The group went in between.
@@ -72,7 +72,8 @@ async fn own(context: &Context) -> Result<Position> {
                 context.set_epoch(ownership.epoch);
                 context.report(&Observation::Acquired);
                 let is_new = ownership.position.is_none();
-                let Located::At(position) = resume::locate(context, ownership.position, false).await? else {
+                let Located::At(position) = resume::locate(context, ownership.position, Who::Owner).await?
+                else {
                     // The reset took a new epoch and ended the lease.
                     continue;
                 };

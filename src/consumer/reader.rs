@@ -132,7 +132,7 @@ impl Reader {
     async fn attempt(&mut self, limit: usize) -> Result<Batch> {
         match self.phase {
             Phase::Resume if self.is_shared() => {
-                let (position, created) = resume::shared(&self.context).await?;
+                let (position, created) = resume::shared(&self.context, resume::Who::Running).await?;
                 // Whoever created the group, heartbeats went with the old one. Without one, what is read from now on would
                 // wait for the idle time of strangers if this process were killed.
                 let beat = self.context.stream.heartbeat(&keeper::heartbeat(&self.context)).await?;

@@ -23,15 +23,26 @@ pub(crate) enum Located {
     Again,
 }
 
+/// Whose position is held against the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// An owner.
+    Owner,
+    /// A consumer of the group that begins.
+    Joining,
+    /// A consumer of the group that may be handling what is pending, and knows what of it is gone.
+    Running,
+}
+
 /// Shared: where the group is to stand. Creates it there, and says so, and the checkpoint where there is none.
-pub(crate) async fn shared(context: &Context) -> Result<(Position, bool)> {
+pub(crate) async fn shared(context: &Context, who: Who) -> Result<(Position, bool)> {
     let mut created = false;
     loop {
         let stored = context.store.load(&context.subscription).await?;
         context.set_epoch(stored.as_ref().map_or(Epoch::default(), |checkpoint| checkpoint.epoch));
         let is_new = stored.is_none();
         let Located::At(position) =
-            locate(context, stored.map(|checkpoint| checkpoint.position), true).await?
+            locate(context, stored.map(|checkpoint| checkpoint.position), who).await?
         else {
             continue;
         };
@@ -59,7 +70,8 @@ pub(crate) async fn shared(context: &Context) -> Result<(Position, bool)> {
 }
 
 /// Holds a stored position against the stream and applies the policies. Without one, the start policy says where.
-pub(crate) async fn locate(context: &Context, stored: Option<Position>, shared: bool) -> Result<Located> {
+pub(crate) async fn locate(context: &Context, stored: Option<Position>, who: Who) -> Result<Located> {
+    let shared = who != Who::Owner;
     let inspect = if shared {
         Inspect::subscription(&context.subscription)
     } else {
@@ -79,6 +91,10 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, shared: 
             // Whether it is the same stream, the checkpoint says; whether entries are missing, the pending one knows better.
             let finding = match (integrity::check(&stored, state.as_ref()), trimmed(first, state.as_ref())) {
                 (Some(reset @ Finding::Reset(_)), _) => Some(reset),
+                // What it holds is handled though it left the stream. What it does not, the pending entries say one by one.
+                _ if who == Who::Running && group.is_some_and(|group| group.entries_read.is_some()) => {
+                    undelivered(state.as_ref())
+                }
                 (Some(counted), Some(_)) if !is_behind => Some(counted),
                 (_, trimmed) => trimmed,
             };
@@ -122,6 +138,13 @@ fn trimmed(pending: EntryId, state: Option<&StreamState>) -> Option<Finding> {
     let gone = first_id.is_none_or(|first| first > pending);
     let after = pending.prev().unwrap_or_default();
     gone.then(|| Finding::Gap(Gap::new(after, first_id, Lost::AtLeast(1))))
+}
+
+/// What is gone of what the group has not delivered, where the server counts.
+fn undelivered(state: Option<&StreamState>) -> Option<Finding> {
+    let group = state?.group.as_ref()?;
+    let delivered = Position::at(group.last_delivered).with_ordinal(group.entries_read);
+    integrity::check(&delivered, state).filter(|finding| matches!(finding, Finding::Gap(_)))
 }
 
 /// Reports a gap, and says whether the policy is to go on without the entries.

@@ -11,7 +11,7 @@ use highwater::{
 use super::stage::*;
 use crate::{
     delivery::{AnyBuilder, Place, Running},
-    support::{RedisServer, eventually},
+    support::{RedisServer, TcpProxy, eventually},
 };
 
 /// Consumes what is there up to this number, and stops.
@@ -359,5 +359,38 @@ async fn s13_entries_with_ids_of_the_clock_follow_a_lost_tail_and_none_is_missed
         let numbers = calls.numbers();
         assert_eq!(numbers, (100..140).collect::<Vec<_>>(), "{ownership:?}");
         assert!(watermark(&case.place).await > Some(EntryId::new(70, 0).ms));
+    }
+}
+
+/// What a handler holds may leave the stream: it is handled all the same, and nothing is missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g7_what_is_in_a_handler_when_it_is_trimmed_is_no_gap() {
+    for reconnect in [false, true] {
+        for ownership in [Ownership::Shared, Ownership::Exclusive] {
+            let server = RedisServer::start();
+            let proxy = TcpProxy::start(server.addr()).await;
+            let place = of(client_of(highwater_redis::Client::RedisRs, &server.url()).await);
+            let through = of(client_of(highwater_redis::Client::RedisRs, &proxy.url()).await);
+            let through = Place { subscription: place.subscription.clone(), ..through };
+            append(&place, 1..=5).await;
+            let (calls, told) = (Calls::default(), Told::default());
+            let (open, handler) = gated(&calls, |_| true);
+            let builder = through.builder(ownership).configure(quick).observer(told.observer());
+            let running = Running::start(builder.concurrency(5), handler);
+            calls.until("it holds five", 5).await;
+            trim(&place, TrimLimit::Len(0)).await;
+            if reconnect {
+                proxy.cut();
+                eventually("it connects again", LIMIT, async || told.count("Unavailable") > 0).await;
+            }
+            for_a_time(Duration::from_millis(500)).await;
+            open.send_replace(true);
+            append(&place, 6..=7).await;
+            until_watermark(&place, 7).await;
+            let report = running.stop().await;
+            let case = format!("{ownership:?} {reconnect}");
+            calls.assert_once(&case, 1..=7);
+            assert_eq!((told.count("Gap("), report.gaps), (0, 0), "{case}");
+        }
     }
 }
