@@ -3,6 +3,7 @@
 
 mod claims;
 mod index;
+mod letters;
 mod outages;
 mod progress;
 mod resets;
