@@ -5,14 +5,18 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 use super::{
+    DeadLetters,
     context::{Context, is_passing},
+    machine::Machine,
     observer::Observation,
     resume::{self, Located, Who},
     settings::Ownership,
 };
 use crate::{
-    ConsumerName, Error, ErrorKind, Outcome, Position, Result,
-    backend::{Acquire, Acquired, Beat, Heartbeat, Leave, Release, Renew},
+    Attempts, ConsumerName, EntryId, Error, ErrorKind, Outcome, Position, Result,
+    backend::{
+        Acquire, Acquired, Beat, DeadKeys, Heartbeat, Leave, LoadAttempts, NoteAttempts, Release, Renew,
+    },
     clock,
 };
 
@@ -27,18 +31,62 @@ pub(crate) enum News {
 
 /// How long a standby waits at most before it asks for the lease again.
 const STANDBY_WAIT_MAX: Duration = Duration::from_millis(500);
+/// Stands among the attempts while an owner runs. No entry has this id.
+pub(crate) const RUNNING: EntryId = EntryId::ZERO;
 /// How long a goodbye may take. Without it, others wait for the time to live.
 pub(crate) const GOODBYE_MAX: Duration = Duration::from_secs(1);
+
+/// What a consumer knows when it begins.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    /// Where to go on.
+    pub(crate) position: Position,
+    /// What is remembered of attempts.
+    attempts: Vec<Attempts>,
+    /// The keys that have dead letters.
+    dead_keys: Vec<u64>,
+    /// Exclusive: the owner before did not end in order, and may have started what lies up to there.
+    unclean: Option<EntryId>,
+}
+
+impl Entered {
+    async fn recall(context: &Context, position: Position) -> Result<Self> {
+        let subscription = context.subscription.clone();
+        let mut attempts = context.store.attempts(&LoadAttempts::all(subscription.clone())).await?;
+        let running = attempts.extract_if(.., |attempts| attempts.id == RUNNING).count() > 0;
+        let last_id = context.state().map(|state| state.last_id);
+        let unclean = last_id.filter(|_| running);
+        if context.settings.ownership == Ownership::Exclusive && !running {
+            // Should this process be killed, the next owner finds it.
+            let note = Attempts { crashes: 1, ..Attempts::new(RUNNING) };
+            let request = NoteAttempts::new(subscription.clone(), context.epoch(), vec![note], Vec::new());
+            context.store.note_attempts(&request).await?;
+        }
+        let dead_keys = match &context.dead {
+            DeadLetters::Stream(from) if context.settings.parked_entries_max > 0 => {
+                let request = DeadKeys::new(subscription, from.clone());
+                context.stream.dead_keys(&request).await?.into_iter().map(|(key, _)| key).collect()
+            }
+            _ => Vec::new(),
+        };
+        Ok(Self { position, attempts, dead_keys, unclean })
+    }
+
+    /// Tells the machine before anything comes in.
+    pub(crate) fn tell(self, machine: &mut Machine) {
+        machine.begin(self.attempts, self.dead_keys, self.unclean);
+    }
+}
 
 /// Becomes a consumer of the group, or the owner of the lease, and says where to go on.
 ///
 /// # Errors
 ///
 /// `Busy` if another live process uses this consumer's name and goes on to.
-pub(crate) async fn enter(context: &Context) -> Result<Position> {
+pub(crate) async fn enter(context: &Context) -> Result<Entered> {
     match context.settings.ownership {
-        Ownership::Shared => join(context).await,
-        Ownership::Exclusive => own(context).await,
+        Ownership::Shared => Entered::recall(context, join(context).await?).await,
+        Ownership::Exclusive => Entered::recall(context, own(context).await?).await,
     }
 }
 

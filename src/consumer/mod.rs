@@ -1,7 +1,10 @@
 //! Consumes a subscription: reads, calls the handler, settles, and resumes where it stopped.
 
+mod book;
 mod builder;
+mod burials;
 mod context;
+mod dead;
 mod deliveries;
 mod events;
 mod handler;
@@ -29,6 +32,7 @@ mod properties;
 mod tests;
 
 pub use builder::{Builder, Consumer};
+pub use dead::{DeadLetterSink, DeadLetters, StreamSink};
 pub use deliveries::{Deliveries, Unsettled};
 pub use handler::{BatchHandler, Handler, HandlerError, typed};
 pub use observer::{Observation, Observer, Status};

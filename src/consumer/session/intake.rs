@@ -2,7 +2,7 @@
 
 use super::{End, Session};
 use crate::{
-    EntryId, Error, ErrorKind, Outcome, Result,
+    Attempts, EntryId, Error, ErrorKind, Outcome, Result,
     backend::{Claimed, PendingEntry},
     consumer::{
         context::is_passing, ledger::Ledger, machine::Event, observer::Observation, reader::Batch, resume,
@@ -45,6 +45,7 @@ impl Session<'_> {
             *unsaved += 1;
         }
         self.gone(batch.gone);
+        self.recalled(batch.recalled);
         self.feed(Event::Read(batch.deliveries));
         self.machine.ledger_mut().recovering(batch.recovering);
         None
@@ -66,9 +67,16 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn on_claimed(&mut self, claimed: Result<Claimed>) {
+    fn recalled(&mut self, attempts: Vec<Attempts>) {
+        if !attempts.is_empty() {
+            self.feed(Event::Recalled(attempts));
+        }
+    }
+
+    pub(super) fn on_claimed(&mut self, claimed: Result<(Claimed, Vec<Attempts>)>) {
         match claimed {
-            Ok(claimed) => {
+            Ok((claimed, recalled)) => {
+                self.recalled(recalled);
                 // Go on at once while there is more, from the start after a while.
                 match claimed.next {
                     Some(next) => (self.claim_from, self.claim_at) = (next, self.now()),
