@@ -124,7 +124,10 @@ async fn t21_a_process_that_is_killed_is_no_failure_of_the_entry_it_handled() {
     .await;
 }
 
-fn rejects(calls: &Calls, bad: impl Fn(u64) -> bool + Send + Sync + 'static) -> impl highwater::Handler + use<impl Fn(u64) -> bool + Send + Sync + 'static> {
+fn rejects<F: Fn(u64) -> bool + Send + Sync + 'static>(
+    calls: &Calls,
+    bad: F,
+) -> impl highwater::Handler + use<F> {
     let calls = calls.clone();
     move |delivery: Delivery| {
         let is_bad = bad(calls.note(&delivery));
@@ -361,6 +364,7 @@ async fn s22_where_no_more_may_be_parked_the_key_waits_and_nothing_is_dropped() 
         let parks = keyed(case.builder()).configure(|settings| settings.parked_entries_max = 3);
         let running = Running::start(parks, rejects(&calls, |n| n == 1));
         eventually("b flows", LIMIT, async || calls.numbers().contains(&10)).await;
+        eventually("no more is parked", LIMIT, async || letters(&case.place).await.len() == 3).await;
         for_a_time(Duration::from_millis(500)).await;
         assert_eq!(letters(&case.place).await.len(), 3, "{} {:?}", case.name, case.ownership);
         let waits = watermark(&case.place).await.unwrap_or_default();
