@@ -216,17 +216,26 @@ async fn t23_letters_do_not_go_round_in_circles() {
         for_a_time(Duration::from_millis(500)).await;
         running.stop().await;
         assert_eq!((calls.numbers(), again.numbers()), (vec![1], vec![1]), "{}: once each", case.name);
-        assert_eq!((letters(&case.place).await.len(), letters(&of_letters).await.len()), (1, 1), "{}", case.name);
-        assert_eq!(state(&case.place).await.entries_added.unwrap_or(1), 1, "{}: nothing came back", case.name);
+        assert_eq!(
+            (letters(&case.place).await.len(), letters(&of_letters).await.len()),
+            (1, 1),
+            "{}",
+            case.name
+        );
+        assert_eq!(
+            state(&case.place).await.entries_added.unwrap_or(1),
+            1,
+            "{}: nothing came back",
+            case.name
+        );
     })
     .await;
 }
 
 /// Entries of keys: the first letter of each text is its key.
 async fn append_keys(place: &Place, from: u64, keys: &str) {
-    let fields = |(n, key): (u64, char)| {
-        (n, Fields::from_iter([("n", n.to_string()), ("key", key.to_string())]))
-    };
+    let fields =
+        |(n, key): (u64, char)| (n, Fields::from_iter([("n", n.to_string()), ("key", key.to_string())]));
     append_fields(place, (from..).zip(keys.chars()).map(fields)).await;
 }
 
@@ -251,16 +260,16 @@ async fn t24_a_retry_stays_before_the_later_entries_of_its_key_and_holds_back_no
         };
         let wait = Duration::from_millis(400);
         let builder = keyed(case.builder()).configure(|settings| {
-            settings.retry = Backoff { first: wait, factor: 1.0, max: wait, jitter: 0.0, ..Backoff::default() };
+            settings.retry =
+                Backoff { first: wait, factor: 1.0, max: wait, jitter: 0.0, ..Backoff::default() };
             settings.attempts_max = 3;
         });
         let running = Running::start(builder, handler);
         eventually("all is settled", LIMIT, async || watermark(&case.place).await == Some(8)).await;
         running.stop().await;
         let times = times.lock().unwrap().clone();
-        let order = |of: &[u64]| -> Vec<u64> {
-            times.iter().map(|(n, _)| *n).filter(|n| of.contains(n)).collect()
-        };
+        let order =
+            |of: &[u64]| -> Vec<u64> { times.iter().map(|(n, _)| *n).filter(|n| of.contains(n)).collect() };
         assert_eq!(order(&[1, 3, 5]), [1, 1, 1, 3, 5], "{} {:?}", case.name, case.ownership);
         assert_eq!(order(&[2, 4, 6, 7, 8]), [2, 4, 6, 7, 8], "{} {:?}", case.name, case.ownership);
         let last_b = times.iter().find(|(n, _)| *n == 8).unwrap().1;
@@ -275,7 +284,10 @@ async fn t24_a_retry_stays_before_the_later_entries_of_its_key_and_holds_back_no
 #[derive(Clone, Default)]
 struct Handled(Arc<Mutex<BTreeMap<u64, u64>>>);
 
-fn batches(handled: &Handled, bad: impl Fn(u64) -> bool + Send + Sync + 'static) -> impl highwater::BatchHandler {
+fn batches(
+    handled: &Handled,
+    bad: impl Fn(u64) -> bool + Send + Sync + 'static,
+) -> impl highwater::BatchHandler {
     let handled = handled.clone();
     move |batch: Vec<Delivery>| {
         let numbers: Vec<_> = batch.iter().map(number).collect();
@@ -314,7 +326,10 @@ async fn s21_of_a_batch_of_100_the_38th_is_given_up_and_the_rest_is_handled_once
         assert_eq!(letters.len(), 1, "{} {:?}", case.name, case.ownership);
         let letter = &letters[0];
         assert_eq!((letter.id, letter.reason, letter.attempts), (id(38), DeathReason::Exhausted, 3));
-        assert_eq!((&letter.subscription, letter.error.as_str()), (&case.place.subscription, "entry 38 is bad"));
+        assert_eq!(
+            (&letter.subscription, letter.error.as_str()),
+            (&case.place.subscription, "entry 38 is bad")
+        );
         assert_eq!(letter.fields, Fields::from_iter([("n", "38")]), "{}: untouched", case.name);
     })
     .await;
