@@ -168,8 +168,9 @@ async fn t19_what_a_claimer_held_when_it_died_goes_on_to_two_others_once_each() 
         first.until("it holds all", 40).await;
         dead.abort();
         let (second, builder) = stuck();
-        let claimer = Running::start(builder, second.stuck_at(1..=40));
-        second.until("it has claimed all", 40).await;
+        let told = Told::default();
+        let claimer = Running::start(builder.observer(told.observer()), second.stuck_at(1..=40));
+        eventually("it has claimed all", LIMIT, async || told.sum("Claimed(") == 40).await;
         claimer.abort();
         let calls = Calls::default();
         let running = [0, 1].map(|_| Running::start(case.builder(), calls.slow(Duration::from_millis(5))));
@@ -226,6 +227,30 @@ async fn t37_one_abandoned_entry_behind_many_of_the_living_is_found_one_at_a_tim
         running.stop().await;
         assert_eq!(alive.numbers().len(), 30, "{}: nothing of the living was touched", case.name);
         living.abort();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn zz_measure() {
+    everywhere(async |case| {
+        append(&case.place, 1..=200).await;
+        let held = Calls::default();
+        let dead = Running::start(case.builder().concurrency(200), held.stuck_at(1..=200));
+        held.until("it holds all", 200).await;
+        dead.abort();
+        let calls = Calls::default();
+        let running = Running::start(case.builder().concurrency(50), calls.slow(Duration::from_millis(50)));
+        calls.until("first", 1).await;
+        let start = std::time::Instant::now();
+        until_watermark(&case.place, 200).await;
+        println!(
+            "MEASURE {} {:?}: 200 entries of 50 ms on 50 lanes took {:?}",
+            case.name,
+            case.ownership,
+            start.elapsed()
+        );
+        running.stop().await;
     })
     .await;
 }

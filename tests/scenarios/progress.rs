@@ -157,6 +157,15 @@ async fn s07_acks_in_reverse_move_the_watermark_once_and_to_the_end() {
     .await;
 }
 
+/// Waits until the checkpoint has this one as settled, wherever its watermark is.
+async fn until_saved(case: &Case, n: u64) {
+    eventually("it is saved", LIMIT, async || {
+        let checkpoint = case.place.checkpoints.load(&case.place.subscription).await.unwrap();
+        checkpoint.is_some_and(|checkpoint| checkpoint.position.settles(id(n)))
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s09_after_a_clean_restart_only_the_holes_come_again() {
     everywhere(async |case| {
@@ -166,6 +175,7 @@ async fn s09_after_a_clean_restart_only_the_holes_come_again() {
         let builder = builder.configure(|settings| settings.drain_timeout = Duration::from_millis(300));
         let running = Running::start(builder, first.stuck_at([2, 4]));
         first.until("all are called", 1_000).await;
+        until_saved(&case, 1_000).await;
         let report = running.stop().await;
         assert_eq!((report.settled, report.abandoned, report.unsaved), (998, 2, 0), "{}", case.name);
         let running = Running::start(case.builder(), second.stuck_at([]));
@@ -189,6 +199,7 @@ async fn s09_holes_over_the_budget_come_again_with_more_and_never_with_less() {
         let builder = case.builder().concurrency(48).configure(small);
         let running = Running::start(builder, first.stuck_at(holes.clone()));
         first.until("all are called", 400).await;
+        for_a_time(Duration::from_millis(500)).await;
         running.stop().await;
         let checkpoint = case.place.checkpoints.load(&case.place.subscription).await.unwrap().unwrap();
         let ahead = checkpoint.position.ahead.encode();

@@ -172,11 +172,10 @@ impl Told {
         self.all(start).len()
     }
 
-    /// How many entries came in.
-    pub fn delivered(&self) -> u64 {
-        let number =
-            |told: String| told.trim_start_matches("Delivered(").trim_end_matches(')').parse::<u64>();
-        self.all("Delivered(").into_iter().map(|told| number(told).unwrap()).sum()
+    /// The sum of the numbers that follow such a start.
+    pub fn sum(&self, start: &str) -> u64 {
+        let number = |told: String| told[start.len()..].trim_end_matches(')').parse::<u64>().unwrap();
+        self.all(start).into_iter().map(number).sum()
     }
 
     pub fn all(&self, start: &str) -> Vec<String> {
