@@ -16,6 +16,7 @@ pub mod layer;
 mod letter;
 pub mod memory;
 mod name;
+pub mod operator;
 pub mod producer;
 mod retry;
 
@@ -32,6 +33,7 @@ pub use error::{Error, ErrorKind, Outcome, Result, Retry};
 pub use letter::{DeathReason, Letter, dead_letter_stream};
 pub use memory::Memory;
 pub use name::{ConsumerName, GroupName, StreamName, Subscription};
+pub use operator::{LetterFilter, Letters, Operator, SeekTo};
 pub use producer::Producer;
 pub use retry::Backoff;
 
@@ -55,6 +57,9 @@ pub mod _docs {
 
     #[doc = include_str!("../docs/EXACTLY_ONCE.md")]
     pub mod exactly_once {}
+
+    #[doc = include_str!("../docs/OPERATIONS.md")]
+    pub mod operations {}
 
     #[doc = include_str!("../docs/COMPARE.md")]
     pub mod compare {}

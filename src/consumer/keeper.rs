@@ -5,18 +5,15 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 use super::{
-    DeadLetters,
     context::{Context, is_passing},
-    machine::Machine,
+    entered::Entered,
     observer::Observation,
     resume::{self, Located, Who},
     settings::Ownership,
 };
 use crate::{
-    Attempts, ConsumerName, EntryId, Error, ErrorKind, Outcome, Position, Result,
-    backend::{
-        Acquire, Acquired, Beat, DeadKeys, Heartbeat, Leave, LoadAttempts, NoteAttempts, Release, Renew,
-    },
+    ConsumerName, Error, ErrorKind, Outcome, Position, Result,
+    backend::{Acquire, Acquired, Beat, Heartbeat, Leave, Release, Renew},
     clock,
 };
 
@@ -31,72 +28,55 @@ pub(crate) enum News {
 
 /// How long a standby waits at most before it asks for the lease again.
 const STANDBY_WAIT_MAX: Duration = Duration::from_millis(500);
-/// Stands among the attempts while an owner runs. No entry has this id.
-pub(crate) const RUNNING: EntryId = EntryId::ZERO;
 /// How long a goodbye may take. Without it, others wait for the time to live.
 pub(crate) const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
-/// What a consumer knows when it begins.
-#[derive(Debug)]
-pub(crate) struct Entered {
-    /// Where to go on.
-    pub(crate) position: Position,
-    /// What is remembered of attempts.
-    attempts: Vec<Attempts>,
-    /// The keys that have dead letters.
-    dead_keys: Vec<u64>,
-    /// Exclusive: the owner before did not end in order, and may have started what lies up to there.
-    unclean: Option<EntryId>,
-}
-
-impl Entered {
-    async fn recall(context: &Context, position: Position) -> Result<Self> {
-        let subscription = context.subscription.clone();
-        let mut attempts = context.store.attempts(&LoadAttempts::all(subscription.clone())).await?;
-        let running = attempts.extract_if(.., |attempts| attempts.id == RUNNING).count() > 0;
-        let last_id = context.state().map(|state| state.last_id);
-        let unclean = last_id.filter(|_| running);
-        if context.settings.ownership == Ownership::Exclusive && !running {
-            // Should this process be killed, the next owner finds it.
-            let note = Attempts { crashes: 1, ..Attempts::new(RUNNING) };
-            let request = NoteAttempts::new(subscription.clone(), context.epoch(), vec![note], Vec::new());
-            context.store.note_attempts(&request).await?;
-        }
-        let dead_keys = match &context.dead {
-            DeadLetters::Stream(from) if context.settings.parked_entries_max > 0 => {
-                let request = DeadKeys::new(subscription, from.clone());
-                context.stream.dead_keys(&request).await?.into_iter().map(|(key, _)| key).collect()
-            }
-            _ => Vec::new(),
-        };
-        Ok(Self { position, attempts, dead_keys, unclean })
-    }
-
-    /// Tells the machine before anything comes in.
-    pub(crate) fn tell(self, machine: &mut Machine) {
-        machine.begin(self.attempts, self.dead_keys, self.unclean);
-    }
-}
-
-/// Becomes a consumer of the group, or the owner of the lease, and says where to go on.
+/// Becomes a consumer of the group, or the owner of the lease, and says where to go on. Stands by while the subscription is
+/// paused.
 ///
 /// # Errors
 ///
 /// `Busy` if another live process uses this consumer's name and goes on to.
 pub(crate) async fn enter(context: &Context) -> Result<Entered> {
-    match context.settings.ownership {
-        Ownership::Shared => Entered::recall(context, join(context).await?).await,
-        Ownership::Exclusive => Entered::recall(context, own(context).await?).await,
+    loop {
+        stand_by(context).await?;
+        let entered = match context.settings.ownership {
+            Ownership::Shared => join(context).await?,
+            Ownership::Exclusive => own(context).await?,
+        };
+        // Otherwise it was paused in between.
+        let Some(position) = entered else { continue };
+        match Entered::recall(context, position).await {
+            // A reset, or another owner after a long pause, came in between.
+            Err(error) if error.kind() == ErrorKind::Fenced => {}
+            entered => return entered,
+        }
     }
 }
 
-async fn join(context: &Context) -> Result<Position> {
+/// Waits while the subscription is paused: without a lease, a heartbeat or a read, so that nobody counts it as alive.
+async fn stand_by(context: &Context) -> Result<()> {
+    let mut told = false;
+    while let Some(checkpoint) = context.store.load(&context.subscription).await?.filter(|c| c.paused) {
+        if !told {
+            told = true;
+            context.report(&Observation::Paused { reason: checkpoint.reason.as_deref() });
+            if context.settings.ownership == Ownership::Shared {
+                leave(context, GOODBYE_MAX).await;
+            }
+        }
+        context.clock.sleep(clock::about(context.settings.probe_interval)).await;
+    }
+    Ok(())
+}
+
+async fn join(context: &Context) -> Result<Option<Position>> {
     // A process of this name that was killed counts as alive for its time to live. Then its name is free.
     let patience = context.clock.elapsed() + context.settings.ttl + context.settings.ttl / 3;
     loop {
-        let (position, _) = resume::shared(context, Who::Joining).await?;
+        let Some((position, _)) = resume::shared(context, Who::Joining).await? else { return Ok(None) };
         match context.stream.heartbeat(&heartbeat(context)).await {
-            Ok(_) => return Ok(position),
+            Ok(_) => return Ok(Some(position)),
             // The group went in between.
             Err(error) if error.kind() == ErrorKind::Missing => {
                 context.clock.sleep(context.settings.ttl / 10).await
@@ -109,7 +89,7 @@ async fn join(context: &Context) -> Result<Position> {
     }
 }
 
-async fn own(context: &Context) -> Result<Position> {
+async fn own(context: &Context) -> Result<Option<Position>> {
     let request = Acquire::new(context.subscription.clone(), context.lease_owner(), context.settings.ttl);
     // As in `join`: a process of this name that was killed holds the lease for its time to live, and no longer.
     let patience = context.clock.elapsed() + context.settings.ttl + context.settings.ttl / 3;
@@ -118,6 +98,10 @@ async fn own(context: &Context) -> Result<Position> {
         match context.store.acquire(&request).await? {
             Acquired::Owned(ownership) => {
                 context.set_epoch(ownership.epoch);
+                if context.store.load(&context.subscription).await?.is_some_and(|c| c.paused) {
+                    leave(context, GOODBYE_MAX).await;
+                    return Ok(None);
+                }
                 context.report(&Observation::Acquired);
                 let is_new = ownership.position.is_none();
                 let Located::At(position) = resume::locate(context, ownership.position, Who::Owner).await?
@@ -137,7 +121,7 @@ async fn own(context: &Context) -> Result<Position> {
                         saved => saved.map(drop)?,
                     }
                 }
-                return Ok(position);
+                return Ok(Some(position));
             }
             Acquired::Held { owner: Some(owner), .. }
                 if context.is_namesake(&owner) && context.clock.elapsed() >= patience =>
@@ -167,6 +151,31 @@ pub(crate) fn heartbeat(context: &Context) -> Heartbeat {
 
 /// Renews until it is lost or the task is ended.
 pub(crate) async fn keep(context: Arc<Context>, news: mpsc::UnboundedSender<News>) {
+    match context.settings.ownership {
+        Ownership::Shared => {
+            tokio::select! {
+                () = renewals(&context, &news) => {}
+                () = watch(&context) => {}
+            }
+        }
+        Ownership::Exclusive => renewals(&context, &news).await,
+    }
+}
+
+/// Notices that the checkpoint was reset or paused, also where nothing is saved. An owner learns it by its lease. Never ends.
+async fn watch(context: &Context) {
+    loop {
+        context.clock.sleep(clock::about(context.settings.probe_interval)).await;
+        match context.store.load(&context.subscription).await {
+            Ok(stored) if resume::epoch(stored.as_ref()) != context.epoch() => context.resume.notify_one(),
+            Ok(_) => {}
+            // What matters goes on without an answer, until so much is unsaved that reading pauses.
+            Err(error) => tracing::debug!(%error, "could not look at the checkpoint; will look again"),
+        }
+    }
+}
+
+async fn renewals(context: &Context, news: &mpsc::UnboundedSender<News>) {
     let interval = context.settings.ttl / 3;
     let mut wait = interval.mul_f64(clock::fraction());
     // By our own monotonic clock, from before the call that was answered: never later than the store's deadline.
@@ -181,7 +190,7 @@ pub(crate) async fn keep(context: Arc<Context>, news: mpsc::UnboundedSender<News
             // An owner that has no answer when its lease is over is none.
             Ownership::Exclusive => stands_until.saturating_sub(asked).max(Duration::from_millis(1)),
         };
-        match renew(&context, limit).await {
+        match renew(context, limit).await {
             Ok(beat) => {
                 stands_until = asked + context.settings.ttl;
                 wait = interval.mul_f64(0.75 + 0.25 * clock::fraction());

@@ -65,6 +65,11 @@ pub enum Observation<'a> {
         /// Who, if the store knows.
         owner: Option<&'a ConsumerName>,
     },
+    /// An operator has paused the subscription. Reported once, until it goes on.
+    Paused {
+        /// Why, if a reason was given.
+        reason: Option<&'a str>,
+    },
     /// The lease was taken.
     Acquired,
     /// The lease was lost: what was in flight is dropped, and another owner delivers it.
@@ -183,6 +188,7 @@ fn log(observation: &Observation<'_>) {
                 "standing by: another owner holds the lease"
             );
         }
+        Observation::Paused { reason } => tracing::info!(reason, "standing by: the subscription is paused"),
         Observation::Acquired => tracing::info!("lease taken"),
         Observation::Lost(error) => tracing::warn!(%error, "lease lost"),
         Observation::Unavailable { error, wait } => {

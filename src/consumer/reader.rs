@@ -134,7 +134,11 @@ impl Reader {
     async fn attempt(&mut self, limit: usize) -> Result<Batch> {
         match self.phase {
             Phase::Resume if self.is_shared() => {
-                let (position, created) = resume::shared(&self.context, resume::Who::Running).await?;
+                let Some((position, created)) = resume::shared(&self.context, resume::Who::Running).await?
+                else {
+                    // Paused: whoever takes part again stands by.
+                    return Ok(Batch { anew: true, ..Batch::default() });
+                };
                 // Whoever created the group, heartbeats went with the old one. Without one, what is read from now on would
                 // wait for the idle time of strangers if this process were killed.
                 let beat = self.context.stream.heartbeat(&keeper::heartbeat(&self.context)).await?;

@@ -13,7 +13,7 @@ use crate::{
 pub(super) struct Graves {
     /// The letter of an entry.
     letters: BTreeMap<EntryId, EntryId>,
-    /// The letters of a key. Trimming takes the last of them last.
+    /// The letters of a key.
     keys: BTreeMap<u64, BTreeSet<EntryId>>,
 }
 
@@ -83,7 +83,10 @@ impl State {
         let place = (subscription.clone(), from.clone());
         let Some(mut graves) = self.graves.remove(&place) else { return Vec::new() };
         let lies = |id| self.log(from).is_some_and(|log| log.fields(id).is_some());
-        graves.keys.retain(|_, letters| letters.last().is_some_and(|&last| lies(last)));
+        graves.keys.retain(|_, letters| {
+            letters.retain(|&letter| lies(letter));
+            !letters.is_empty()
+        });
         let keys = graves.keys.iter().map(|(&key, letters)| (key, letters.len() as u64)).collect();
         self.graves.insert(place, graves);
         keys
@@ -123,12 +126,9 @@ impl Graves {
         if self.letters.get(&letter.id) == Some(&letter.letter) {
             self.letters.remove(&letter.id);
         }
-        let Some(key) = letter.key else { return };
-        if let Some(letters) = self.keys.get_mut(&key) {
+        self.keys.retain(|_, letters| {
             letters.remove(&letter.letter);
-            if letters.is_empty() {
-                self.keys.remove(&key);
-            }
-        }
+            !letters.is_empty()
+        });
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         book::Note,
         burials::Burial,
         context::{Context, is_passing},
-        keeper::RUNNING,
+        entered::RUNNING,
         machine::Event,
         observer::Observation,
     },
@@ -30,18 +30,24 @@ pub(super) struct NoteDone {
     result: Result<()>,
 }
 
+/// What was claimed, and what is remembered of attempts at it.
+pub(super) struct Claims {
+    pub(super) claimed: Claimed,
+    pub(super) recalled: Vec<Attempts>,
+}
+
 /// Claims, and asks what is remembered of attempts at what was claimed.
-pub(super) async fn claim(context: &Context, request: &Claim) -> Result<(Claimed, Vec<Attempts>)> {
+pub(super) async fn claim(context: &Context, request: &Claim) -> Result<Claims> {
     let claimed = context.stream.claim(request).await?;
     let ids: Vec<_> = claimed.entries.iter().map(|entry| entry.id).collect();
     if ids.is_empty() {
-        return Ok((claimed, Vec::new()));
+        return Ok(Claims { claimed, recalled: Vec::new() });
     }
     let load = LoadAttempts::of(context.subscription.clone(), ids);
     // Without an answer, what was claimed is pending for us and nobody has seen it.
     let recalled =
         context.store.attempts(&load).await.map_err(|error| error.with_outcome(Outcome::Unknown))?;
-    Ok((claimed, recalled))
+    Ok(Claims { claimed, recalled })
 }
 
 impl Session<'_> {

@@ -1,9 +1,9 @@
 //! What comes in: batches of the reader, and entries claimed from the dead.
 
-use super::{End, Session};
+use super::{End, Session, dead::Claims};
 use crate::{
     Attempts, EntryId, Error, ErrorKind, Outcome, Result,
-    backend::{Claimed, PendingEntry},
+    backend::PendingEntry,
     consumer::{
         context::is_passing, ledger::Ledger, machine::Event, observer::Observation, reader::Batch, resume,
         settings::OnReset,
@@ -27,7 +27,7 @@ impl Session<'_> {
         };
         if batch.anew {
             // The same ids may stand for other entries now: settle nothing of what was held, and begin again.
-            let message = "the checkpoint was reset, or the stream created anew: what was held belongs to the one before";
+            let message = "the checkpoint was reset or paused, or the stream created anew: what was held belongs to the one before";
             return Some(End::Again(Error::new(ErrorKind::Reset, message)));
         }
         if batch.created {
@@ -73,9 +73,9 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn on_claimed(&mut self, claimed: Result<(Claimed, Vec<Attempts>)>) {
-        match claimed {
-            Ok((claimed, recalled)) => {
+    pub(super) fn on_claimed(&mut self, claims: Result<Claims>) {
+        match claims {
+            Ok(Claims { claimed, recalled }) => {
                 self.recalled(recalled);
                 // Go on at once while there is more, from the start after a while.
                 match claimed.next {

@@ -16,13 +16,14 @@ use tokio::{
 };
 
 use self::{
-    dead::{BuryDone, NoteDone},
+    dead::{BuryDone, Claims, NoteDone},
     saves::SaveDone,
 };
 use super::{
     HandlerError,
     context::Context,
-    keeper::{self, Entered, News},
+    entered::Entered,
+    keeper::{self, News},
     lane::{Chunk, Desk, Lanes},
     ledger::{Held, Ledger, Save},
     machine::{Action, Event, Finished, Limits, Machine},
@@ -34,11 +35,7 @@ use super::{
     settings::Ownership,
     tracker::Tracker,
 };
-use crate::{
-    Attempts, EntryId, Epoch, Error, ErrorKind, Result,
-    backend::{Claim, Claimed},
-    clock,
-};
+use crate::{EntryId, Epoch, Error, ErrorKind, Result, backend::Claim, clock};
 
 /// How often a save also asks for the ordinal, at most.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
@@ -59,7 +56,7 @@ pub(crate) struct Session<'a> {
     reader: Option<Reader>,
     reading: Option<BoxFuture<'static, (Reader, Result<Batch>)>>,
     saving: Option<BoxFuture<'static, SaveDone>>,
-    claiming: Option<BoxFuture<'static, Result<(Claimed, Vec<Attempts>)>>>,
+    claiming: Option<BoxFuture<'static, Result<Claims>>>,
     burying: Option<BoxFuture<'static, BuryDone>>,
     bury_failed: u32,
     noting: Option<BoxFuture<'static, NoteDone>>,
@@ -93,7 +90,7 @@ enum Woken {
     News(News),
     Saved(SaveDone),
     Read(Box<(Reader, Result<Batch>)>),
-    Claimed(Result<(Claimed, Vec<Attempts>)>),
+    Claimed(Result<Claims>),
     Buried(BuryDone),
     Noted(NoteDone),
     Resume,
