@@ -5,6 +5,7 @@ mod claims;
 mod index;
 mod letters;
 mod outages;
+mod parking;
 mod progress;
 mod resets;
 mod rows;

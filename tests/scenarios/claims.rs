@@ -230,27 +230,3 @@ async fn t37_one_abandoned_entry_behind_many_of_the_living_is_found_one_at_a_tim
     })
     .await;
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn zz_measure() {
-    everywhere(async |case| {
-        append(&case.place, 1..=200).await;
-        let held = Calls::default();
-        let dead = Running::start(case.builder().concurrency(200), held.stuck_at(1..=200));
-        held.until("it holds all", 200).await;
-        dead.abort();
-        let calls = Calls::default();
-        let running = Running::start(case.builder().concurrency(50), calls.slow(Duration::from_millis(50)));
-        calls.until("first", 1).await;
-        let start = std::time::Instant::now();
-        until_watermark(&case.place, 200).await;
-        println!(
-            "MEASURE {} {:?}: 200 entries of 50 ms on 50 lanes took {:?}",
-            case.name,
-            case.ownership,
-            start.elapsed()
-        );
-        running.stop().await;
-    })
-    .await;
-}

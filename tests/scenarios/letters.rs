@@ -22,7 +22,7 @@ use crate::{
     support::eventually,
 };
 
-async fn letters(place: &Place) -> Vec<Letter> {
+pub async fn letters(place: &Place) -> Vec<Letter> {
     let stream = dead_letter_stream(&place.subscription).unwrap();
     let entries = place.stream.entries_after(&stream, EntryId::ZERO, 10_000).await.unwrap();
     entries.iter().map(|entry| Letter::from_entry(entry).unwrap()).collect()
@@ -124,7 +124,7 @@ async fn t21_a_process_that_is_killed_is_no_failure_of_the_entry_it_handled() {
     .await;
 }
 
-fn rejects<F: Fn(u64) -> bool + Send + Sync + 'static>(
+pub fn rejects<F: Fn(u64) -> bool + Send + Sync + 'static>(
     calls: &Calls,
     bad: F,
 ) -> impl highwater::Handler + use<F> {
@@ -233,13 +233,13 @@ async fn t23_letters_do_not_go_round_in_circles() {
 }
 
 /// Entries of keys: the first letter of each text is its key.
-async fn append_keys(place: &Place, from: u64, keys: &str) {
+pub async fn append_keys(place: &Place, from: u64, keys: &str) {
     let fields =
         |(n, key): (u64, char)| (n, Fields::from_iter([("n", n.to_string()), ("key", key.to_string())]));
     append_fields(place, (from..).zip(keys.chars()).map(fields)).await;
 }
 
-fn keyed(builder: AnyBuilder) -> AnyBuilder {
+pub fn keyed(builder: AnyBuilder) -> AnyBuilder {
     builder.keyed(4, |delivery| delivery.fields().get("key").cloned())
 }
 
@@ -342,49 +342,6 @@ async fn s21_a_batch_of_nothing_but_bad_entries_goes_to_the_letters_one_by_one()
         assert_eq!(handled.0.lock().unwrap().len(), 0, "{} {:?}", case.name, case.ownership);
         let expected: Vec<_> = (1..=5).map(|n| (n, DeathReason::Exhausted)).collect();
         assert_eq!(reasons(&case.place).await, expected, "{} {:?}", case.name, case.ownership);
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s22_later_entries_of_a_dead_key_are_parked_in_order_and_other_keys_flow() {
-    everywhere(async |case| {
-        append_keys(&case.place, 1, "abababab").await;
-        let calls = Calls::default();
-        let parks = || keyed(case.builder()).configure(|settings| settings.parked_entries_max = 100);
-        let running = Running::start(parks(), rejects(&calls, |n| n == 1));
-        eventually("all is settled", LIMIT, async || watermark(&case.place).await == Some(8)).await;
-        running.stop().await;
-        // The next process knows of it.
-        append_keys(&case.place, 9, "ab").await;
-        let running = Running::start(parks(), calls.stuck_at([]));
-        eventually("all is settled", LIMIT, async || watermark(&case.place).await == Some(10)).await;
-        running.stop().await;
-        let mut numbers = calls.numbers();
-        numbers.sort_unstable();
-        assert_eq!(numbers, [1, 2, 4, 6, 8, 10], "{} {:?}", case.name, case.ownership);
-        let told: Vec<_> = letters(&case.place).await.iter().map(|l| (l.id.ms, l.reason)).collect();
-        use DeathReason::{Parked, Rejected};
-        let expected = [(1, Rejected), (3, Parked), (5, Parked), (7, Parked), (9, Parked)];
-        assert_eq!(told, expected, "{} {:?}: in order", case.name, case.ownership);
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s22_where_no_more_may_be_parked_the_key_waits_and_nothing_is_dropped() {
-    everywhere(async |case| {
-        append_keys(&case.place, 1, "aaabbbaaab").await;
-        let calls = Calls::default();
-        let parks = keyed(case.builder()).configure(|settings| settings.parked_entries_max = 3);
-        let running = Running::start(parks, rejects(&calls, |n| n == 1));
-        eventually("b flows", LIMIT, async || calls.numbers().contains(&10)).await;
-        eventually("no more is parked", LIMIT, async || letters(&case.place).await.len() == 3).await;
-        for_a_time(Duration::from_millis(500)).await;
-        assert_eq!(letters(&case.place).await.len(), 3, "{} {:?}", case.name, case.ownership);
-        let waits = watermark(&case.place).await.unwrap_or_default();
-        assert!(waits < 7, "{} {:?}: 7 is neither handled nor dropped: {waits}", case.name, case.ownership);
-        running.stop().await;
     })
     .await;
 }
