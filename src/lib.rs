@@ -61,6 +61,9 @@ pub mod _docs {
     #[doc = include_str!("../docs/OPERATIONS.md")]
     pub mod operations {}
 
+    #[doc = include_str!("../docs/FAILURES.md")]
+    pub mod failures {}
+
     #[doc = include_str!("../docs/COMPARE.md")]
     pub mod compare {}
 

@@ -35,6 +35,7 @@ mod tests;
 pub use builder::{Builder, Consumer};
 pub use dead::{DeadLetterSink, DeadLetters, StreamSink};
 pub use deliveries::{Deliveries, Unsettled};
+pub(crate) use handler::Verdict;
 pub use handler::{BatchHandler, Handler, HandlerError, typed};
 pub use observer::{Observation, Observer, Status};
 pub use report::Report;

@@ -9,6 +9,7 @@ mod ci;
 mod cli;
 #[cfg(feature = "runs")]
 mod crash;
+mod guarantees;
 mod matrix;
 #[cfg(feature = "runs")]
 mod place;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Task::Ci => ci::run(),
         Task::Images => servers::images(),
         Task::Matrix(args) => test::matrix(&args),
+        Task::Guarantees(args) => guarantees::run(&args),
         other => runs::run(other),
     };
     match done {
