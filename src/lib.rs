@@ -73,6 +73,9 @@ pub mod _docs {
     #[doc = include_str!("../docs/TESTING.md")]
     pub mod testing {}
 
+    #[doc = include_str!("../docs/SCENARIOS.md")]
+    pub mod scenarios {}
+
     #[doc = include_str!("../ARCHITECTURE.md")]
     pub mod architecture {}
 

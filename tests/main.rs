@@ -20,6 +20,8 @@ mod matrix;
 #[cfg(test)]
 mod operations;
 #[cfg(test)]
+mod scenarios;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod support;
