@@ -145,7 +145,8 @@ pub(crate) fn behind_gap(state: &StreamState) -> Position {
 }
 
 fn start(context: &Context, state: Option<&StreamState>) -> Position {
-    let Some(state) = state else { return Position::default() };
+    // Of a stream that is not there yet, nothing was ever added: what it loses before it is read will be missing.
+    let Some(state) = state else { return Position::default().with_ordinal(Some(0)) };
     match context.settings.start {
         // What was removed before we ever came is not lost to us.
         StartAt::Beginning => Position::at(EntryId::ZERO)

@@ -15,6 +15,9 @@ impl Session<'_> {
     pub(super) fn on_read(&mut self, result: Result<Batch>) -> Option<End> {
         let batch = match result {
             Ok(batch) => batch,
+            Err(error) if error.kind() == ErrorKind::Fenced && !self.is_shared() => {
+                return Some(End::Again(error));
+            }
             Err(error)
                 if error.kind() == ErrorKind::Reset && self.context.settings.on_reset != OnReset::Fail =>
             {
