@@ -43,7 +43,16 @@ impl Place {
     pub fn server(&self, who: usize) -> Server {
         let Self { stream, store, subscription, audit, mutant } = self.clone();
         let random = Arc::new(Mutex::new(fastrand::Rng::with_seed(who as u64)));
-        Server { stream, store, subscription, audit, who, mutant, seen: Arc::new(Mutex::new(EntryId::ZERO)), random }
+        Server {
+            stream,
+            store,
+            subscription,
+            audit,
+            who,
+            mutant,
+            seen: Arc::new(Mutex::new(EntryId::ZERO)),
+            random,
+        }
     }
 }
 
@@ -81,9 +90,8 @@ impl Actor {
         // Its wall clock may be hours off: nothing but ages may show it.
         let wall = Timestamp::from_millis(10_000_000 + random.u64(..20_000_000));
         let clock = Clock::at(wall).frozen_by(freeze.clone());
-        let chance = [(); 2].map(|()| {
-            Faults::seeded(random.u64(..), setup.faults, LATE_MAX).clock(clock.clone())
-        });
+        let chance =
+            [(); 2].map(|()| Faults::seeded(random.u64(..), setup.faults, LATE_MAX).clock(clock.clone()));
         let outages = [(); 2].map(|()| Faults::new().clock(clock.clone()));
         let server = place.server(who);
         let wire = |at: usize| -> Wire {

@@ -63,6 +63,23 @@ impl Mutant {
         Self::EffectsAlone,
         Self::LostBatchTail,
     ];
+
+    /// The guarantees of which it breaks one.
+    pub fn breaks(self) -> &'static [&'static str] {
+        match self {
+            // What is not saved comes again to whoever comes next, or nobody ever settles it.
+            Self::SwallowedError => &["G1", "G5", "G15"],
+            Self::HighestSeen => &["G2"],
+            Self::ForgottenAhead => &["G5", "G15"],
+            Self::SkewedExpiry | Self::ClaimFromLiving | Self::ClaimFromSelf => &["G13"],
+            Self::OldEpoch | Self::RenewedByName | Self::ReleasedByName => &["G4"],
+            Self::GroupAtEnd => &["G1", "G2"],
+            Self::LostClaims => &["G1"],
+            Self::SettleOnDelivery => &["G1", "G2"],
+            Self::EffectsAlone => &["G9"],
+            Self::LostBatchTail => &["G1", "G2"],
+        }
+    }
 }
 
 impl Server {

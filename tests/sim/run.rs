@@ -46,11 +46,24 @@ pub fn seeds(range: Range<u64>, trace: bool) -> Vec<(u64, String)> {
         failures
     };
     let mut failures: Vec<_> = thread::scope(|scope| {
-        let running: Vec<_> = (range.start..range.start + threads).map(|first| scope.spawn(move || run(first))).collect();
+        let running: Vec<_> =
+            (range.start..range.start + threads).map(|first| scope.spawn(move || run(first))).collect();
         running.into_iter().flat_map(|thread| thread.join().expect("a run ends with a verdict")).collect()
     });
     failures.sort();
     failures
+}
+
+/// How many seeds it takes until each mutant is caught, and by what.
+pub fn mutants(seeds: u64) -> Vec<(Mutant, Option<(u64, String)>)> {
+    let hunt = |mutant| (0..seeds).find_map(|n| Some((n + 1, seed(n, Some(mutant), false).err()?)));
+    thread::scope(|scope| {
+        let hunts: Vec<_> =
+            Mutant::ALL.iter().map(|&mutant| (mutant, scope.spawn(move || hunt(mutant)))).collect();
+        let join =
+            |(mutant, hunt): (_, thread::ScopedJoinHandle<'_, _>)| (mutant, hunt.join().expect("a verdict"));
+        hunts.into_iter().map(join).collect()
+    })
 }
 
 /// One run, the same for the same seed.

@@ -66,13 +66,8 @@ pub struct Setup {
 impl Setup {
     pub fn draw(random: &mut fastrand::Rng) -> Self {
         let ownership = if random.bool() { Ownership::Shared } else { Ownership::Exclusive };
-        let style = [
-            Style::Entries,
-            Style::Entries,
-            Style::Batches,
-            Style::Transactions,
-            Style::TransactionBatches,
-        ];
+        let style =
+            [Style::Entries, Style::Entries, Style::Batches, Style::Transactions, Style::TransactionBatches];
         let style = style[random.usize(..style.len())];
         let ordering = match random.u8(..3) {
             _ if style.is_batches() => Ordering::Strict,

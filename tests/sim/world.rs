@@ -204,7 +204,8 @@ impl World {
             self.ended(actor).await?;
         }
         let now = self.clock.elapsed();
-        let late = |actor: &&Actor| actor.stopping.is_some_and(|since| now > since + DRAIN + GOODBYE + TTL / 3);
+        let late =
+            |actor: &&Actor| actor.stopping.is_some_and(|since| now > since + DRAIN + GOODBYE + TTL / 3);
         if let Some(actor) = self.actors.iter().find(late) {
             return Err(format!("G15: consumer {} does not stop", actor.who));
         }

@@ -14,7 +14,10 @@ impl State {
     /// What is there and the checkpoint does not have as settled.
     pub fn unsettled(&self) -> Vec<EntryId> {
         let settled = |id| self.position.as_ref().is_some_and(|position| position.settles(id));
-        self.current().filter(|fact| fact.removed.is_none() && !settled(fact.id)).map(|fact| fact.id).collect()
+        self.current()
+            .filter(|fact| fact.removed.is_none() && !settled(fact.id))
+            .map(|fact| fact.id)
+            .collect()
     }
 
     /// All is over and well: what must be true now.
@@ -25,7 +28,9 @@ impl State {
         }
         let reports = self.reports;
         let silent = self.current().find(|fact| {
-            fact.handled == 0 && !fact.excused && matches!(fact.removed, Some((then, true)) if then == reports)
+            fact.handled == 0
+                && !fact.excused
+                && matches!(fact.removed, Some((then, true)) if then == reports)
         });
         if let Some(id) = silent.map(|fact| fact.id)
             && !self.setup.is_shared()

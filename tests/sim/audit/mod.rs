@@ -54,6 +54,8 @@ pub struct Witness {
     session: u32,
     /// What was promised to be settled when it began.
     promised: Option<BTreeSet<EntryId>>,
+    /// How often it could not know whether it still holds what it held.
+    losses: u32,
     /// What it has handled.
     succeeded: BTreeSet<u64>,
     /// Something took place that may bring to it again what it has handled.
@@ -182,11 +184,13 @@ impl State {
     }
 
     pub fn appended(&mut self, entry: &NewEntry, id: EntryId) {
-        let number = |name| entry.fields.get(name).and_then(|n| std::str::from_utf8(n).ok()?.parse::<u64>().ok());
+        let number =
+            |name| entry.fields.get(name).and_then(|n| std::str::from_utf8(n).ok()?.parse::<u64>().ok());
         let (Some(n), Some(key)) = (number("n"), number("k")) else { return };
         debug_assert_eq!(n, self.facts.len() as u64);
         self.numbers.insert(id, self.facts.len());
         self.counts.entries += 1;
+        self.note(format_args!("{id} is appended"));
         self.facts.push(Fact { id, key, life: self.life, removed: None, excused: false, handled: 0 });
     }
 
@@ -197,6 +201,11 @@ impl State {
 
     pub fn entries(&self) -> u64 {
         self.facts.len() as u64
+    }
+
+    /// How many entries the stream has had up to this one.
+    pub fn ordinal(&self, id: EntryId) -> u64 {
+        self.numbers.range(..=id).count() as u64
     }
 
     pub fn position(&self) -> Option<&Position> {
@@ -214,12 +223,16 @@ impl State {
     /// Entries are about to leave the stream. Marked before, since a consumer may skip them at once.
     pub fn removing(&mut self, gone: impl Fn(EntryId) -> bool) {
         let (reports, position) = (self.reports, self.position.clone());
+        let removed: Vec<_> = self.current().filter(|fact| gone(fact.id)).map(|fact| fact.id).collect();
+        self.note(format_args!("removed: {removed:?}"));
         for &n in self.numbers.values() {
             let fact = &mut self.facts[n];
             if gone(fact.id) && fact.removed.is_none() {
                 let settled = position.as_ref().is_some_and(|position| position.settles(fact.id));
-                self.may_gap |= !settled;
-                fact.removed = Some((reports, is_wanted(fact) && !settled));
+                // What is settled ahead and left the stream is not told from what was lost: no owner can count it.
+                self.may_gap |= position.as_ref().is_none_or(|position| fact.id > position.watermark);
+                // What was removed before anybody came is not missing.
+                fact.removed = Some((reports, is_wanted(fact) && !settled && position.is_some()));
             }
         }
     }
@@ -236,7 +249,10 @@ impl State {
     /// Something took place after which entries may come again to everybody.
     pub fn disrupted(&mut self) {
         self.counts.disruptions += 1;
-        self.witnesses.iter_mut().for_each(|witness| witness.forgiven = true);
+        for witness in &mut self.witnesses {
+            (witness.forgiven, witness.losses) = (true, witness.losses + 1);
+            witness.failed.clear();
+        }
     }
 
     /// A consumer is killed, or has failed: what it held comes again, to others.
@@ -251,13 +267,22 @@ impl State {
         self.counts.disruptions += 1;
         self.note(format_args!("c{who} has stopped: {report:?}"));
         let witness = &self.witnesses[who];
-        if report.unsaved > 0 || report.leases_lost > 0 || witness.era != self.era || witness.forgiven || self.stale {
+        if report.unsaved > 0
+            || report.leases_lost > 0
+            || witness.era != self.era
+            || witness.forgiven
+            || self.stale
+        {
             return;
         }
-        let done: Vec<_> = witness.succeeded.iter().map(|&n| &self.facts[usize::try_from(n).expect("in memory")]).collect();
-        let open = done.iter().find(|fact| fact.life == self.life && !self.is_settled(fact.id)).map(|fact| fact.id);
+        let done: Vec<_> =
+            witness.succeeded.iter().map(|&n| &self.facts[usize::try_from(n).expect("in memory")]).collect();
+        let open =
+            done.iter().find(|fact| fact.life == self.life && !self.is_settled(fact.id)).map(|fact| fact.id);
         if let Some(id) = open {
-            self.violate(format!("G15: consumer {who} has stopped and says that all is saved, and {id} is not"));
+            self.violate(format!(
+                "G15: consumer {who} has stopped and says that all is saved, and {id} is not"
+            ));
         }
     }
 

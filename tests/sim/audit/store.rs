@@ -34,7 +34,8 @@ impl State {
         if self.stale {
             return;
         }
-        let skipped = self.current().find(|fact| position.settles(fact.id) && is_wanted(fact)).map(|fact| fact.id);
+        let skipped =
+            self.current().find(|fact| position.settles(fact.id) && is_wanted(fact)).map(|fact| fact.id);
         if let Some(id) = skipped {
             self.violate(format!("G2: {id} is settled and was not handled: {position:?}"));
         }
@@ -56,7 +57,8 @@ impl State {
     /// All of this is in the checkpoint, or should be.
     pub fn promise(&mut self, position: &Position) {
         if !self.stale {
-            let settled: Vec<_> = self.current().map(|fact| fact.id).filter(|&id| position.settles(id)).collect();
+            let settled: Vec<_> =
+                self.current().map(|fact| fact.id).filter(|&id| position.settles(id)).collect();
             self.promised.extend(settled);
         }
     }
@@ -68,7 +70,9 @@ impl State {
     pub fn acquired(&mut self, who: usize, owner: &ConsumerName, ttl: Duration, acquired: &Acquired) {
         let Acquired::Owned(grant) = acquired else { return };
         let now = self.now();
-        if let Some((holder, until)) = self.lease.as_ref().filter(|(holder, until)| *until > now && holder != owner) {
+        if let Some((holder, until)) =
+            self.lease.as_ref().filter(|(holder, until)| *until > now && holder != owner)
+        {
             let left = until.saturating_sub(now);
             self.violate(format!("G13: {owner} has taken the lease of {holder}, which stands for {left:?}"));
         }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use highwater::{
     EntryId, ErrorKind, Memory, Result, Subscription,
     backend::CheckpointBackend,
-    layer::{Attempt, Call, Faults, Layer, Layered, Timeout},
     clock::Freeze,
+    layer::{Attempt, Call, Faults, Layer, Layered, Timeout},
 };
 
 use crate::{audit::Audit, mutants::Mutant};

@@ -5,7 +5,8 @@ use highwater::{
     Delivery, Entry, EntryId, Result,
     backend::{
         Ack, Acked, Append, Beat, Claim, Claimed, EnsureGroup, Heartbeat, Inspect, Leave, Left, PendingEntry,
-        Read, ReadGroup, ReadPending, Removal, StreamBackend, StreamCapabilities, StreamState, Trim, TrimLimit,
+        Read, ReadGroup, ReadPending, Removal, StreamBackend, StreamCapabilities, StreamState, Trim,
+        TrimLimit,
     },
 };
 

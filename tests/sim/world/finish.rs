@@ -48,9 +48,10 @@ impl World {
     }
 
     async fn stop_all(&mut self) -> Verdict {
-        let now = self.clock.elapsed();
-        self.actors.iter_mut().for_each(|actor| actor.stop(now));
         while !self.actors.is_empty() {
+            let now = self.clock.elapsed();
+            // One that fails meanwhile is followed by another.
+            self.actors.iter_mut().for_each(|actor| actor.stop(now));
             self.sleep(POLL).await;
             self.observe().await?;
         }

@@ -73,7 +73,8 @@ impl World {
     /// Shared, the group is the truth, so it goes as well; and nobody works meanwhile who could ack what it handled before.
     pub(super) async fn set_checkpoint(&mut self, to: EntryId) {
         let alive = if self.setup.is_shared() { self.kill_all().await } else { 0 };
-        let request = ResetCheckpoint::new(self.place.subscription.clone(), Position::at(to)).force(true);
+        let position = Position::at(to).with_ordinal(Some(self.audit().lock().ordinal(to)));
+        let request = ResetCheckpoint::new(self.place.subscription.clone(), position).force(true);
         self.server.reset(&request).await.expect("the operator's stores answer");
         self.lose_group().await;
         (0..alive).for_each(|_| self.start());
@@ -109,6 +110,7 @@ impl World {
     }
 
     async fn remove(&self, removal: Removal) {
+        self.audit().lock().note(format_args!("{removal:?}"));
         self.server.remove(&removal).await.expect("the operator's stores answer");
     }
 }
