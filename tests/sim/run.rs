@@ -56,7 +56,7 @@ pub fn seeds(range: Range<u64>, trace: bool) -> Vec<(u64, String)> {
 
 /// How many seeds it takes until each mutant is caught, and by what.
 pub fn mutants(seeds: u64) -> Vec<(Mutant, Option<(u64, String)>)> {
-    let hunt = |mutant| (0..seeds).find_map(|n| Some((n + 1, seed(n, Some(mutant), false).err()?)));
+    let hunt = move |mutant| (0..seeds).find_map(|n| Some((n + 1, seed(n, Some(mutant), false).err()?)));
     thread::scope(|scope| {
         let hunts: Vec<_> =
             Mutant::ALL.iter().map(|&mutant| (mutant, scope.spawn(move || hunt(mutant)))).collect();

@@ -15,6 +15,7 @@ mod place;
 mod report;
 mod runs;
 mod servers;
+mod sim;
 mod support;
 mod test;
 
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Task::Ci => ci::run(),
         Task::Images => servers::images(),
         Task::Matrix(args) => test::matrix(&args),
+        Task::Sim(args) => sim::run(&args),
         other => runs::run(other),
     };
     match done {

@@ -153,7 +153,8 @@ impl State {
                 self.reports += 1;
                 self.note(format_args!("c{who} reports a reset: {}", reset.reason));
             }
-            Observation::Status(status) if status.in_flight > IN_FLIGHT => {
+            // A claim that comes beside a read may go over the limit.
+            Observation::Status(status) if status.in_flight > 2 * IN_FLIGHT => {
                 self.violate(format!("G17: consumer {who} holds {} deliveries", status.in_flight));
             }
             _ => {}
@@ -162,7 +163,8 @@ impl State {
 
     pub fn expect_gap(&mut self, count: u64) {
         let trimmed = self.facts.iter().any(|fact| fact.removed.is_some());
-        if !self.may_gap && !(trimmed && count == 0) {
+        let expected = self.may_gap || (trimmed && count == 0);
+        if !expected {
             self.violate(format!("G7: a gap of {count} was reported, and nothing is missing"));
         }
     }

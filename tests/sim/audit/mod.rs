@@ -163,15 +163,17 @@ impl State {
         self.violation.clone().map_or(Ok(()), Err)
     }
 
-    /// A consumer calls a store.
-    pub fn calls(&mut self, who: usize, operation: &str) {
+    /// A consumer calls a store. Says whether it may: time does not go on while somebody always has something to do.
+    pub fn calls(&mut self, who: usize, operation: &str) -> bool {
         let now = self.now();
         self.note(format_args!("c{who} {operation}"));
         let calls = &mut self.witnesses[who].calls;
         *calls = if calls.0 == now { (now, calls.1 + 1) } else { (now, 1) };
-        if calls.1 > CALLS_AT_ONCE_MAX {
+        let hot = calls.1 > CALLS_AT_ONCE_MAX;
+        if hot {
             self.violate(format!("G16: consumer {who} calls {operation} in a hot loop"));
         }
+        !hot
     }
 
     /// Another consumer, perhaps under the name of one that is gone.

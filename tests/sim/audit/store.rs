@@ -133,6 +133,8 @@ impl State {
             let fact = &mut self.facts[n];
             if fact.id > to {
                 (fact.handled, fact.excused) = (0, false);
+                // It was handled once, and is wanted again.
+                self.may_gap |= fact.removed.is_some();
             } else {
                 fact.excused = true;
             }

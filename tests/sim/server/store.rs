@@ -65,7 +65,7 @@ impl CheckpointBackend for Server {
         }
         let mut spoilt = request.clone();
         if self.is(Mutant::OldEpoch) {
-            spoilt.epoch = self.issued().await?;
+            spoilt.epoch = spoilt.epoch.max(self.issued().await?);
         }
         if self.is(Mutant::ForgottenAhead) {
             spoilt.position.ahead = SettledAhead::default();
@@ -95,7 +95,7 @@ impl AtomicSettle for Server {
         let mut spoilt = request.clone();
         let asked = spoilt.ids.len() as u64;
         if self.is(Mutant::OldEpoch) {
-            spoilt.epoch = self.issued().await?;
+            spoilt.epoch = spoilt.epoch.max(self.issued().await?);
         }
         let swallows = self.swallows();
         if swallows {
@@ -135,7 +135,7 @@ impl TransactionalCheckpoint for Server {
     async fn commit(&self, tx: Tx, request: &Settlement) -> Result<Committed> {
         let mut spoilt = request.clone();
         if self.is(Mutant::OldEpoch) {
-            spoilt.epoch = self.issued().await?;
+            spoilt.epoch = spoilt.epoch.max(self.issued().await?);
         }
         if self.is(Mutant::EffectsAlone) {
             // In a place of its own, where nothing stands in its way and nobody looks for it.
