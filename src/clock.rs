@@ -6,11 +6,15 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    pin::pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::Notify, time::Instant};
 
 /// Milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -142,12 +146,20 @@ impl Clock {
 ///
 /// Clones are one.
 #[derive(Clone, Debug, Default)]
-pub struct Freeze(Arc<watch::Sender<bool>>);
+pub struct Freeze(Arc<Frozen>);
+
+#[derive(Debug, Default)]
+struct Frozen {
+    frozen: AtomicBool,
+    /// A `watch` would wake those that wait in an order of chance.
+    changed: Notify,
+}
 
 impl Freeze {
     /// Freezes it, or thaws it.
     pub fn set(&self, frozen: bool) {
-        self.0.send_replace(frozen);
+        self.0.frozen.store(frozen, Ordering::Release);
+        self.0.changed.notify_waiters();
     }
 
     /// Waits until it is not frozen.
@@ -156,9 +168,13 @@ impl Freeze {
     ///
     /// Dropping it ends the wait and nothing else.
     pub async fn thawed(&self) {
-        if *self.0.borrow() {
-            // The sender is in `self`, so this cannot end otherwise.
-            let _ = self.0.subscribe().wait_for(|&frozen| !frozen).await.is_ok();
+        loop {
+            let mut changed = pin!(self.0.changed.notified());
+            changed.as_mut().enable();
+            if !self.0.frozen.load(Ordering::Acquire) {
+                return;
+            }
+            changed.await;
         }
     }
 }
