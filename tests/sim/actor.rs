@@ -36,23 +36,18 @@ pub struct Place {
     pub subscription: Subscription,
     pub audit: Audit,
     pub mutant: Option<Mutant>,
+    /// The share of writes that go on by themselves.
+    pub late: f64,
+    pub clock: Clock,
 }
 
 impl Place {
     /// The stores, for one who calls them.
     pub fn server(&self, who: usize) -> Server {
-        let Self { stream, store, subscription, audit, mutant } = self.clone();
+        let Self { stream, store, subscription, audit, mutant, late, clock } = self.clone();
         let random = Arc::new(Mutex::new(fastrand::Rng::with_seed(who as u64)));
-        Server {
-            stream,
-            store,
-            subscription,
-            audit,
-            who,
-            mutant,
-            seen: Arc::new(Mutex::new(EntryId::ZERO)),
-            random,
-        }
+        let seen = Arc::new(Mutex::new(EntryId::ZERO));
+        Server { stream, store, subscription, audit, who, mutant, seen, random, late, clock }
     }
 }
 

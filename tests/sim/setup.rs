@@ -55,6 +55,8 @@ pub struct Setup {
     pub on_reset: OnReset,
     /// The share of calls that go wrong.
     pub faults: f64,
+    /// Entries come from a producer whose calls go wrong, too, and not from the operator.
+    pub producer: bool,
     /// The share of handler calls that fail.
     pub failures: f64,
     /// Consumers at once.
@@ -93,6 +95,7 @@ impl Setup {
             on_gap: if random.u8(..4) == 0 { OnGap::Fail } else { OnGap::Skip },
             on_reset: if random.bool() { OnReset::Fail } else { OnReset::FromBeginning },
             faults: [0.0, 0.02, 0.1][random.usize(..3)],
+            producer: random.bool(),
             failures: [0.0, 0.05, 0.2][random.usize(..3)],
             consumers: random.usize(1..=4),
             steps: random.usize(12..=36),

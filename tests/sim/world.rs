@@ -6,12 +6,14 @@ mod operator;
 use std::time::Duration;
 
 use highwater::{
-    ConsumerName, EntryId, Error, ErrorKind, Fields, Memory, OnGap, Report, Subscription,
+    ConsumerName, EntryId, Error, ErrorKind, Fields, Memory, OnGap, Producer, Report, Subscription,
     backend::{Append, NewEntry, StreamBackend},
     clock::{Clock, Timestamp},
     integrity::Finding,
-    layer::Fault,
+    layer::{Fault, Faults, Layer, Layered},
+    producer::{ProducerSettings, Retention},
 };
+use tokio::task::JoinSet;
 
 use crate::{
     actor::{Actor, Place},
@@ -39,6 +41,11 @@ pub struct World {
     /// Names of consumers that were killed.
     graves: Vec<ConsumerName>,
     next: EntryId,
+    /// How many entries have a number.
+    numbered: u64,
+    producer: Producer<Layered<Server, Faults>>,
+    /// What the producer is about to append.
+    appends: JoinSet<()>,
     clock: Clock,
 }
 
@@ -54,8 +61,12 @@ impl World {
         let store = if setup.one_store { stream.clone() } else { Memory::with_clock(clock.clone()) };
         let audit = Audit::new(setup.clone(), clock.clone(), random.u64(..), loud);
         let subscription = Subscription::new("orders", "billing").expect("valid names");
-        let place = Place { stream, store, subscription, audit, mutant };
+        let late = setup.faults / 4.0;
+        let place = Place { stream, store, subscription, audit, mutant, late, clock: clock.clone() };
         let server = place.server(0);
+        let faults =
+            Faults::seeded(random.u64(..), setup.faults, Duration::from_millis(40)).clock(clock.clone());
+        let producer = produces(&place, faults, &clock);
         Self {
             setup,
             random,
@@ -64,6 +75,9 @@ impl World {
             actors: Vec::new(),
             graves: Vec::new(),
             next: EntryId::new(1, 0),
+            numbered: 0,
+            producer,
+            appends: JoinSet::new(),
             clock,
         }
     }
@@ -130,15 +144,39 @@ impl World {
             return;
         }
         let count = self.random.u64(1..=6);
-        self.append_some(count).await;
+        if self.setup.producer { self.produce(count) } else { self.append_some(count).await }
     }
 
+    /// Another entry.
+    fn entry(&mut self) -> (u64, Fields) {
+        let n = self.numbered;
+        self.numbered += 1;
+        (n, Fields::from_iter([("n", n.to_string()), ("k", (n % KEYS).to_string())]))
+    }
+
+    /// A producer appends, and its calls may go wrong.
+    fn produce(&mut self, count: u64) {
+        for _ in 0..count {
+            let ((n, fields), producer) = (self.entry(), self.producer.clone());
+            let audit = self.audit().clone();
+            self.appends.spawn(async move {
+                match producer.append(fields).await {
+                    Ok(id) => audit.lock().acknowledged(n, id),
+                    Err(error) => {
+                        audit.lock().note(format_args!("entry {n}: {:?} {:?}", error.kind(), error.outcome()))
+                    }
+                }
+            });
+        }
+    }
+
+    /// The operator appends, and nothing goes wrong.
     async fn append_some(&mut self, count: u64) {
-        let first = self.audit().lock().entries();
         let mut entries = Vec::new();
-        for n in first..first + count {
-            let fields = [("n", n.to_string()), ("k", (n % KEYS).to_string())];
-            entries.push(NewEntry::new(Fields::from_iter(fields)).with_id(self.next));
+        for _ in 0..count {
+            let (n, fields) = self.entry();
+            let entry = NewEntry::new(fields);
+            entries.push(if self.setup.producer { entry } else { entry.with_id(self.next) });
             // Ids of the same millisecond, neighbours and jumps.
             self.next = match n % 4 {
                 0 | 1 => EntryId::new(self.next.ms, self.next.seq + 1),
@@ -258,4 +296,13 @@ impl World {
     async fn sleep(&self, duration: Duration) {
         self.clock.sleep(duration).await;
     }
+}
+
+fn produces(place: &Place, faults: Faults, clock: &Clock) -> Producer<Layered<Server, Faults>> {
+    let mut settings = ProducerSettings::default();
+    (settings.retention, settings.batch_entries_max) = (Retention::Forever, 4);
+    let stream = place.subscription.stream.clone();
+    let builder =
+        Producer::builder(stream, faults.wrap(place.server(0))).settings(settings).clock(clock.clone());
+    builder.build().expect("the settings are valid")
 }

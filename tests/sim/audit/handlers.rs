@@ -171,7 +171,7 @@ impl State {
 
     /// A committed transaction has this effect.
     pub fn row(&mut self, who: usize, n: u64) {
-        let fact = &mut self.facts[usize::try_from(n).expect("as many as fit in memory")];
+        let fact = &mut self.facts[self.places[&n]];
         fact.handled += u32::from(fact.life == self.life);
         let (id, times) = (fact.id, fact.handled);
         self.counts.handled += 1;
@@ -188,11 +188,12 @@ impl Running {
         let mut state = self.audit.lock();
         for id in &self.ids {
             state.note(format_args!("c{} has handled {id}", self.who));
-            let Some(&n) = state.numbers.get(id).filter(|_| self.era == state.era) else { continue };
-            state.witnesses[self.who].succeeded.insert(n as u64);
-            state.facts[n].handled += 1;
+            let Some(&at) = state.numbers.get(id).filter(|_| self.era == state.era) else { continue };
+            let n = state.facts[at].n;
+            state.witnesses[self.who].succeeded.insert(n);
+            state.facts[at].handled += 1;
             state.counts.handled += 1;
-            state.counts.duplicates += u64::from(state.facts[n].handled > 1);
+            state.counts.duplicates += u64::from(state.facts[at].handled > 1);
         }
     }
 

@@ -33,6 +33,7 @@ pub struct Audit(Arc<Mutex<State>>);
 /// One entry, by the number that it carries.
 #[derive(Debug)]
 pub struct Fact {
+    n: u64,
     pub id: EntryId,
     pub key: u64,
     /// Which life of the stream it belongs to.
@@ -75,7 +76,9 @@ pub struct State {
     pub trace: Trace,
     violation: Option<String>,
     facts: Vec<Fact>,
-    /// The entries of this life, by their ids.
+    /// Where each is, by its number.
+    places: BTreeMap<u64, usize>,
+    /// Where the entries of this life are, by their ids.
     numbers: BTreeMap<EntryId, usize>,
     life: u32,
     era: u32,
@@ -118,6 +121,7 @@ impl Audit {
             trace: Trace::new(loud),
             violation: None,
             facts: Vec::new(),
+            places: BTreeMap::new(),
             numbers: BTreeMap::new(),
             life: 0,
             era: 0,
@@ -189,11 +193,13 @@ impl State {
         let number =
             |name| entry.fields.get(name).and_then(|n| std::str::from_utf8(n).ok()?.parse::<u64>().ok());
         let (Some(n), Some(key)) = (number("n"), number("k")) else { return };
-        debug_assert_eq!(n, self.facts.len() as u64);
+        if self.places.insert(n, self.facts.len()).is_some() {
+            self.violate(format!("entry {n} was appended twice"));
+        }
         self.numbers.insert(id, self.facts.len());
         self.counts.entries += 1;
         self.note(format_args!("{id} is appended"));
-        self.facts.push(Fact { id, key, life: self.life, removed: None, excused: false, handled: 0 });
+        self.facts.push(Fact { n, id, key, life: self.life, removed: None, excused: false, handled: 0 });
     }
 
     /// The entries that the stream has had in this life.
@@ -201,8 +207,12 @@ impl State {
         self.numbers.values().map(|&n| &self.facts[n])
     }
 
-    pub fn entries(&self) -> u64 {
-        self.facts.len() as u64
+    /// A producer was told that an entry is there, under this id.
+    pub fn acknowledged(&mut self, n: u64, id: EntryId) {
+        let there = self.places.get(&n).map(|&at| self.facts[at].id);
+        if there != Some(id) {
+            self.violate(format!("entry {n} was acknowledged as {id}, and it is {there:?}"));
+        }
     }
 
     /// How many entries the stream has had up to this one.
@@ -277,8 +287,7 @@ impl State {
         {
             return;
         }
-        let done: Vec<_> =
-            witness.succeeded.iter().map(|&n| &self.facts[usize::try_from(n).expect("in memory")]).collect();
+        let done: Vec<_> = witness.succeeded.iter().map(|n| &self.facts[self.places[n]]).collect();
         let open =
             done.iter().find(|fact| fact.life == self.life && !self.is_settled(fact.id)).map(|fact| fact.id);
         if let Some(id) = open {
@@ -301,7 +310,7 @@ impl State {
 
     fn fact_of(&self, delivery: &Delivery) -> Option<(u64, &Fact)> {
         let n = number(delivery)?;
-        let fact = self.facts.get(usize::try_from(n).ok()?)?;
+        let fact = &self.facts[*self.places.get(&n)?];
         (fact.id == delivery.id()).then_some((n, fact))
     }
 }

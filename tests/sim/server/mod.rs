@@ -1,14 +1,15 @@
 //! The stores as one consumer reaches them: memory, whose every effect the auditor sees, and which a mutant may spoil.
 
+pub mod late;
 mod store;
 mod stream;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use highwater::{
     EntryId, ErrorKind, Memory, Result, Subscription,
     backend::CheckpointBackend,
-    clock::Freeze,
+    clock::{Clock, Freeze},
     layer::{Attempt, Call, Faults, Layer, Layered, Timeout},
 };
 
@@ -29,6 +30,9 @@ pub struct Server {
     /// For mutants: the greatest id that was read, and chance.
     pub seen: Arc<Mutex<EntryId>>,
     pub random: Arc<Mutex<fastrand::Rng>>,
+    /// The share of writes that go on by themselves.
+    pub late: f64,
+    pub clock: Clock,
 }
 
 impl Server {
@@ -38,8 +42,11 @@ impl Server {
 
     /// Whether an effect is dropped and reported as done.
     fn swallows(&self) -> bool {
-        self.is(Mutant::SwallowedError)
-            && self.random.lock().unwrap_or_else(PoisonError::into_inner).u8(..8) == 0
+        self.is(Mutant::SwallowedError) && self.chance().u8(..8) == 0
+    }
+
+    fn chance(&self) -> MutexGuard<'_, fastrand::Rng> {
+        self.random.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn saw(&self, ids: impl Iterator<Item = EntryId>) {

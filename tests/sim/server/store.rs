@@ -1,6 +1,7 @@
 //! The checkpoint side.
 
 use async_trait::async_trait;
+use futures_util::future::FutureExt;
 use highwater::{
     Checkpoint, EntryId, Epoch, GroupName, Position, Result, SettledAhead, StreamName, Subscription,
     backend::{
@@ -10,7 +11,7 @@ use highwater::{
     memory::Tx,
 };
 
-use super::Server;
+use super::{Server, late::unknown};
 use crate::mutants::Mutant;
 
 #[async_trait]
@@ -41,42 +42,15 @@ impl CheckpointBackend for Server {
     }
 
     async fn renew(&self, request: &Renew) -> Result<()> {
-        let renewed = self.told(self.store.renew(request).await);
-        if renewed.is_err() && !self.is(Mutant::RenewedByName) {
-            return renewed;
-        }
-        self.audit.lock().renewed(self.who, request.epoch, request.ttl);
-        Ok(())
+        self.sent(request, |server, request| server.renew_now(request).boxed()).await
     }
 
     async fn release(&self, request: &Release) -> Result<()> {
-        if self.is(Mutant::ReleasedByName) {
-            self.free_lease().await?;
-        } else {
-            self.told(self.store.release(request).await)?;
-        }
-        self.audit.lock().released(self.who, request.epoch);
-        Ok(())
+        self.sent(request, |server, request| server.release_now(request).boxed()).await
     }
 
     async fn advance(&self, request: &Advance) -> Result<Advanced> {
-        if self.swallows() {
-            return Ok(Advanced::new(true, request.position.watermark));
-        }
-        let mut spoilt = request.clone();
-        if self.is(Mutant::OldEpoch) {
-            spoilt.epoch = spoilt.epoch.max(self.issued().await?);
-        }
-        if self.is(Mutant::ForgottenAhead) {
-            spoilt.position.ahead = SettledAhead::default();
-        }
-        if self.is(Mutant::HighestSeen) {
-            spoilt.position = Position::at(self.seen());
-        }
-        let advanced = self.told(self.store.advance(&spoilt).await)?;
-        self.audit.lock().advanced(self.who, request);
-        self.look().await?;
-        Ok(advanced)
+        self.sent(request, |server, request| server.advance_now(request).boxed()).await
     }
 
     async fn reset(&self, request: &ResetCheckpoint) -> Result<Epoch> {
@@ -92,28 +66,7 @@ impl CheckpointBackend for Server {
 #[async_trait]
 impl AtomicSettle for Server {
     async fn settle(&self, request: &Settle) -> Result<Settled> {
-        let mut spoilt = request.clone();
-        let asked = spoilt.ids.len() as u64;
-        if self.is(Mutant::OldEpoch) {
-            spoilt.epoch = spoilt.epoch.max(self.issued().await?);
-        }
-        let swallows = self.swallows();
-        if swallows {
-            spoilt.ids.clear();
-        }
-        let settled = self.told(self.store.settle(&spoilt).await)?;
-        self.audit.lock().wrote(self.who, "settled", request.epoch);
-        if self.is(Mutant::HighestSeen) {
-            let (at, owner) = (Position::at(self.seen()), request.owner.clone());
-            self.store.advance(&Advance::new(self.subscription.clone(), spoilt.epoch, at, owner)).await?;
-        }
-        if let Some(position) = &settled.position {
-            let mut audit = self.audit.lock();
-            audit.acked(self.who, &spoilt.ids);
-            audit.promise(position);
-        }
-        self.look().await?;
-        Ok(if swallows { Settled::new(asked, settled.position) } else { settled })
+        self.sent(request, |server, request| server.settle_now(request).boxed()).await
     }
 }
 
@@ -133,6 +86,18 @@ impl TransactionalCheckpoint for Server {
     }
 
     async fn commit(&self, tx: Tx, request: &Settlement) -> Result<Committed> {
+        let Some(delay) = self.delay() else { return self.commit_now(tx, request).await };
+        let (server, request) = (self.clone(), request.clone());
+        tokio::spawn(async move {
+            server.clock.sleep(delay).await;
+            drop(server.commit_now(tx, &request).await);
+        });
+        Err(unknown())
+    }
+}
+
+impl Server {
+    async fn commit_now(&self, tx: Tx, request: &Settlement) -> Result<Committed> {
         let mut spoilt = request.clone();
         if self.is(Mutant::OldEpoch) {
             spoilt.epoch = spoilt.epoch.max(self.issued().await?);
@@ -159,9 +124,71 @@ impl TransactionalCheckpoint for Server {
         self.look().await?;
         Ok(committed)
     }
-}
 
-impl Server {
+    async fn settle_now(&self, request: &Settle) -> Result<Settled> {
+        let mut spoilt = request.clone();
+        let asked = spoilt.ids.len() as u64;
+        if self.is(Mutant::OldEpoch) {
+            spoilt.epoch = spoilt.epoch.max(self.issued().await?);
+        }
+        let swallows = self.swallows();
+        if swallows {
+            spoilt.ids.clear();
+        }
+        let settled = self.told(self.store.settle(&spoilt).await)?;
+        self.audit.lock().wrote(self.who, "settled", request.epoch);
+        if self.is(Mutant::HighestSeen) {
+            let (at, owner) = (Position::at(self.seen()), request.owner.clone());
+            self.store.advance(&Advance::new(self.subscription.clone(), spoilt.epoch, at, owner)).await?;
+        }
+        if let Some(position) = &settled.position {
+            let mut audit = self.audit.lock();
+            audit.acked(self.who, &spoilt.ids);
+            audit.promise(position);
+        }
+        self.look().await?;
+        Ok(if swallows { Settled::new(asked, settled.position) } else { settled })
+    }
+
+    async fn advance_now(&self, request: &Advance) -> Result<Advanced> {
+        if self.swallows() {
+            return Ok(Advanced::new(true, request.position.watermark));
+        }
+        let mut spoilt = request.clone();
+        if self.is(Mutant::OldEpoch) {
+            spoilt.epoch = spoilt.epoch.max(self.issued().await?);
+        }
+        if self.is(Mutant::ForgottenAhead) {
+            spoilt.position.ahead = SettledAhead::default();
+        }
+        if self.is(Mutant::HighestSeen) {
+            spoilt.position = Position::at(self.seen());
+        }
+        let advanced = self.told(self.store.advance(&spoilt).await)?;
+        self.audit.lock().advanced(self.who, request);
+        self.look().await?;
+        Ok(advanced)
+    }
+
+    async fn release_now(&self, request: &Release) -> Result<()> {
+        if self.is(Mutant::ReleasedByName) {
+            self.free_lease().await?;
+        } else {
+            self.told(self.store.release(request).await)?;
+        }
+        self.audit.lock().released(self.who, request.epoch);
+        Ok(())
+    }
+
+    async fn renew_now(&self, request: &Renew) -> Result<()> {
+        let renewed = self.told(self.store.renew(request).await);
+        if renewed.is_err() && !self.is(Mutant::RenewedByName) {
+            return renewed;
+        }
+        self.audit.lock().renewed(self.who, request.epoch, request.ttl);
+        Ok(())
+    }
+
     /// The epoch that stands.
     async fn issued(&self) -> Result<Epoch> {
         Ok(self.store.load(&self.subscription).await?.map_or(Epoch::default(), |checkpoint| checkpoint.epoch))

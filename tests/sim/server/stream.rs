@@ -1,6 +1,7 @@
 //! The stream side.
 
 use async_trait::async_trait;
+use futures_util::future::FutureExt;
 use highwater::{
     Delivery, Entry, EntryId, Result,
     backend::{
@@ -105,17 +106,7 @@ impl StreamBackend for Server {
     }
 
     async fn ack(&self, request: &Ack) -> Result<Acked> {
-        let mut request = request.clone();
-        if self.swallows() {
-            let asked = std::mem::take(&mut request.ids).len() as u64;
-            let acked = self.stream.ack(&request).await?;
-            return Ok(Acked::new(asked, acked.position));
-        }
-        let acked = self.stream.ack(&request).await?;
-        if acked.position.is_some() {
-            self.audit.lock().acked(self.who, &request.ids);
-        }
-        Ok(acked)
+        self.sent(request, |server, request| server.ack_now(request).boxed()).await
     }
 
     async fn leave(&self, request: &Leave) -> Result<Left> {
@@ -134,4 +125,20 @@ impl StreamBackend for Server {
     }
 
     async fn close(&self) {}
+}
+
+impl Server {
+    async fn ack_now(&self, request: &Ack) -> Result<Acked> {
+        let mut request = request.clone();
+        if self.swallows() {
+            let asked = std::mem::take(&mut request.ids).len() as u64;
+            let acked = self.stream.ack(&request).await?;
+            return Ok(Acked::new(asked, acked.position));
+        }
+        let acked = self.stream.ack(&request).await?;
+        if acked.position.is_some() {
+            self.audit.lock().acked(self.who, &request.ids);
+        }
+        Ok(acked)
+    }
 }

@@ -12,6 +12,7 @@ const POLL: Duration = Duration::from_millis(5);
 impl World {
     pub(super) async fn finish(&mut self) -> Verdict {
         self.audit().lock().note(format_args!("mended"));
+        while self.appends.join_next().await.is_some() {}
         self.settle_down().await?;
         self.stop_all().await?;
         // G5: what a new consumer is given after a stop is what was appended since, and nothing else.

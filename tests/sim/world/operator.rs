@@ -8,7 +8,7 @@ use highwater::{
 };
 
 use super::{Verdict, World};
-use crate::setup::TTL;
+use crate::{server::late::LATE_MAX, setup::TTL};
 
 impl World {
     pub(super) async fn lose_group(&mut self) {
@@ -106,6 +106,8 @@ impl World {
             self.audit().lock().killed(actor.who);
             actor.kill().await;
         }
+        // What they sent may still come.
+        self.sleep(LATE_MAX).await;
         count
     }
 
