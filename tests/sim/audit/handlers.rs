@@ -28,7 +28,6 @@ pub struct Running {
     who: usize,
     era: u32,
     session: u32,
-    losses: u32,
     ids: Vec<EntryId>,
 }
 
@@ -44,17 +43,14 @@ impl Audit {
     /// A handler is called with these.
     pub fn called(&self, who: usize, name: &ConsumerName, deliveries: &[Delivery]) -> (Running, Part) {
         let mut state = self.lock();
-        let (era, session, losses) = {
-            let witness = &state.witnesses[who];
-            (witness.era, witness.session, witness.losses)
-        };
+        let (era, session) = (state.witnesses[who].era, state.witnesses[who].session);
         let ids: Vec<_> = deliveries.iter().map(Delivery::id).collect();
         for delivery in deliveries {
             state.called(who, name, delivery, &ids);
         }
         state.counts.calls += 1;
         let part = state.part();
-        (Running { audit: self.clone(), who, era, session, losses, ids }, part)
+        (Running { audit: self.clone(), who, era, session, ids }, part)
     }
 }
 
@@ -139,9 +135,7 @@ impl State {
         match observation {
             Observation::Lapsed | Observation::Lost(_) => {
                 self.counts.disruptions += 1;
-                let witness = &mut self.witnesses[who];
-                (witness.forgiven, witness.losses) = (true, witness.losses + 1);
-                witness.failed.clear();
+                self.in_doubt(who);
                 self.note(format_args!("c{who} lost what it held"));
             }
             Observation::Gap(gap) => {
@@ -202,9 +196,9 @@ impl Running {
         let mut state = self.audit.lock();
         for id in &self.ids {
             state.note(format_args!("c{} fails with {id}", self.who));
-            // What it may have lost meanwhile comes again, behind what it was given since.
+            // What it may have lost since it was given comes again, perhaps behind what it is given then.
             let witness = &mut state.witnesses[self.who];
-            if witness.losses == self.losses {
+            if *id > witness.in_doubt {
                 witness.failed.insert(*id);
             }
         }

@@ -55,8 +55,8 @@ pub struct Witness {
     session: u32,
     /// What was promised to be settled when it began.
     promised: Option<BTreeSet<EntryId>>,
-    /// How often it could not know whether it still holds what it held.
-    losses: u32,
+    /// Up to here, it could not know whether it still holds what it held.
+    in_doubt: EntryId,
     /// What it has handled.
     succeeded: BTreeSet<u64>,
     /// Something took place that may bring to it again what it has handled.
@@ -261,10 +261,15 @@ impl State {
     /// Something took place after which entries may come again to everybody.
     pub fn disrupted(&mut self) {
         self.counts.disruptions += 1;
-        for witness in &mut self.witnesses {
-            (witness.forgiven, witness.losses) = (true, witness.losses + 1);
-            witness.failed.clear();
-        }
+        (0..self.witnesses.len()).for_each(|who| self.in_doubt(who));
+    }
+
+    /// A consumer cannot know whether it still holds what it held.
+    fn in_doubt(&mut self, who: usize) {
+        let last = self.numbers.last_key_value().map(|(&id, _)| id).unwrap_or_default();
+        let witness = &mut self.witnesses[who];
+        (witness.forgiven, witness.in_doubt) = (true, last);
+        witness.failed.clear();
     }
 
     /// A consumer is killed, or has failed: what it held comes again, to others.
