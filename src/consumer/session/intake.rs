@@ -47,6 +47,10 @@ impl Session<'_> {
             // Saved like an entry, lest the next owner meets the gap again.
             *unsaved += 1;
         }
+        if let Ledger::Exclusive { tracker, .. } = self.machine.ledger_mut() {
+            // The last look found nothing wrong, so what was read before is of this life.
+            tracker.identify(|| self.context.incarnation());
+        }
         self.gone(batch.gone);
         self.feed(Event::Read(batch.deliveries));
         self.machine.ledger_mut().recovering(batch.recovering);

@@ -46,3 +46,20 @@ async fn g7_an_owner_that_was_overtaken_takes_nothing_for_a_gap() {
     let report = run.await.unwrap().expect("nothing is missing");
     assert_eq!((recorder.seen(), report.gaps, report.leases_lost), (vec![11], 0, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn g8_a_checkpoint_of_a_stream_that_came_later_knows_its_life() {
+    for ownership in both() {
+        let memory = Memory::new();
+        let (recorder, stop) = Recorder::until(4);
+        let run = tokio::spawn(builder(&memory, ownership).build().unwrap().run(recorder, stop));
+        assert!(soon(async || watermark(&memory).await.is_some()).await, "{ownership:?}: it has begun");
+        append(&memory, 3).await;
+        Clock::new().sleep(Duration::from_secs(5)).await;
+        append(&memory, 1).await;
+        run.await.unwrap().unwrap();
+        let stored = memory.load(&subscription()).await.unwrap().unwrap().position;
+        let state = memory.inspect(&Inspect::stream(stream())).await.unwrap().unwrap();
+        assert_eq!((stored.watermark, stored.incarnation), (id(4), state.incarnation), "{ownership:?}");
+    }
+}
