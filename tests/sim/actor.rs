@@ -58,6 +58,8 @@ pub struct Actor {
     pub name: ConsumerName,
     pub task: JoinHandle<Result<Report>>,
     pub frozen: bool,
+    /// Another process had its name before.
+    pub renamed: bool,
     /// When it was asked to stop.
     pub stopping: Option<Duration>,
     stop: Option<oneshot::Sender<()>>,
@@ -104,7 +106,18 @@ impl Actor {
         } else {
             launch.spawn(Consumer::builder(subscription, wire(0), wire(1)))
         };
-        Self { who, name, task, frozen: false, stopping: None, stop: Some(stop), freeze, chance, outages }
+        Self {
+            who,
+            name,
+            task,
+            frozen: false,
+            renamed: false,
+            stopping: None,
+            stop: Some(stop),
+            freeze,
+            chance,
+            outages,
+        }
     }
 
     /// Lets it stop gracefully.

@@ -131,11 +131,13 @@ impl World {
     fn start(&mut self) {
         // A new process may take the name of one that was killed.
         let name = self.graves.pop().filter(|_| self.random.bool());
+        let renamed = name.is_some();
         let name = name.unwrap_or_else(|| {
             let n = self.random.u32(..);
             ConsumerName::new(format!("c-{n:08x}")).expect("a valid name")
         });
-        let actor = Actor::start(&self.place, &self.setup, name, &mut self.random);
+        let mut actor = Actor::start(&self.place, &self.setup, name, &mut self.random);
+        actor.renamed = renamed;
         self.actors.push(actor);
     }
 
@@ -256,7 +258,7 @@ impl World {
         let result = (&mut actor.task).await.map_err(|error| format!("consumer {who} panicked: {error}"))?;
         match result {
             Ok(report) => self.stopped(&actor, &report),
-            Err(error) => self.failed(who, error).await,
+            Err(error) => self.failed(who, actor.renamed, error).await,
         }
     }
 
@@ -270,7 +272,7 @@ impl World {
     }
 
     /// A supervisor starts another one, after the operator has decided.
-    async fn failed(&mut self, who: usize, error: Error) -> Verdict {
+    async fn failed(&mut self, who: usize, renamed: bool, error: Error) -> Verdict {
         self.audit().lock().note(format_args!("c{who} ends: {error}"));
         self.audit().lock().killed(who);
         match (error.kind(), error.finding()) {
@@ -287,6 +289,8 @@ impl World {
                     self.set_checkpoint(EntryId::ZERO).await;
                 }
             }
+            // What the one before it sent under this name came late.
+            (ErrorKind::Busy, _) if renamed => {}
             _ => return Err(format!("typed: consumer {who} ended with {error:?}")),
         }
         self.start();
