@@ -249,11 +249,15 @@ impl Hand {
                 Ok(())
             }
             Ends::Failing => {
-                running.fails();
+                running.fails(false);
                 Err(HandlerError::retry("the simulation says so"))
             }
+            Ends::Rejecting => {
+                running.fails(true);
+                Err(HandlerError::reject("the simulation says so"))
+            }
             Ends::Panicking => {
-                running.fails();
+                running.fails(false);
                 // Without the hook, which would print.
                 std::panic::resume_unwind(Box::new("the simulation says so"))
             }
@@ -272,8 +276,11 @@ impl Hand {
         if part.ends == Ends::Well {
             return Ok(());
         }
-        running.fails();
-        Err(HandlerError::retry("the simulation says so"))
+        running.fails(part.ends == Ends::Rejecting);
+        match part.ends {
+            Ends::Rejecting => Err(HandlerError::reject("the simulation says so")),
+            _ => Err(HandlerError::retry("the simulation says so")),
+        }
     }
 
     fn handed<'a>(&self, batch: &'a [Delivery]) -> &'a [Delivery] {

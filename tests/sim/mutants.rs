@@ -42,6 +42,8 @@ pub enum Mutant {
     SettleOnDelivery,
     /// Effects are committed without the advance.
     EffectsAlone,
+    /// An entry is acked before its dead letter is written.
+    AckBeforeLetter,
     /// The handler does not get the last entry of a batch.
     LostBatchTail,
 }
@@ -61,6 +63,7 @@ impl Mutant {
         Self::LostClaims,
         Self::SettleOnDelivery,
         Self::EffectsAlone,
+        Self::AckBeforeLetter,
         Self::LostBatchTail,
     ];
 
@@ -77,6 +80,7 @@ impl Mutant {
             Self::LostClaims => &["G1"],
             Self::SettleOnDelivery => &["G1", "G2"],
             Self::EffectsAlone => &["G9"],
+            Self::AckBeforeLetter => &["G1", "G2"],
             Self::LostBatchTail => &["G1", "G2"],
         }
     }

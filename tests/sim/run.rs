@@ -19,11 +19,11 @@ pub struct Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { entries, calls, handled, duplicates, disruptions, fenced } = self.counts;
+        let Counts { entries, calls, handled, duplicates, disruptions, fenced, letters } = self.counts;
         write!(
             f,
             "seed {:<6} {:<44} {entries:>4} entries {calls:>4} calls {handled:>4} handled {duplicates:>3} duplicates \
-             {disruptions:>3} disruptions {fenced:>3} fenced {:>5} lines, hash {:016x}",
+             {disruptions:>3} disruptions {fenced:>3} fenced {letters:>3} letters {:>5} lines, hash {:016x}",
             self.seed, self.setup, self.lines, self.hash
         )
     }

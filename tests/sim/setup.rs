@@ -10,6 +10,8 @@ pub const TTL: Duration = Duration::from_millis(300);
 pub const DRAIN: Duration = Duration::from_millis(200);
 /// Handlers at once, where there is no order or one by key.
 pub const LANES: usize = 4;
+/// So many times a process may be killed while it handles an entry.
+pub const CRASHES_MAX: u32 = 2;
 /// Deliveries at once.
 pub const IN_FLIGHT: usize = 16;
 
@@ -59,6 +61,8 @@ pub struct Setup {
     pub producer: bool,
     /// The share of handler calls that fail.
     pub failures: f64,
+    /// So many failures make a dead letter.
+    pub attempts_max: u32,
     /// Consumers at once.
     pub consumers: usize,
     /// What happens to them.
@@ -97,6 +101,7 @@ impl Setup {
             faults: [0.0, 0.02, 0.1][random.usize(..3)],
             producer: random.bool(),
             failures: [0.0, 0.05, 0.2][random.usize(..3)],
+            attempts_max: [2, 4, u32::MAX][random.usize(..3)],
             consumers: random.usize(1..=4),
             steps: random.usize(12..=36),
         }
@@ -110,7 +115,7 @@ impl Setup {
         settings.ownership = self.ownership;
         settings.checkpoint = self.policy;
         (settings.on_gap, settings.on_reset) = (self.on_gap, self.on_reset);
-        settings.attempts_max = u32::MAX;
+        (settings.attempts_max, settings.crashes_max) = (self.attempts_max, CRASHES_MAX);
         settings.retry = short(1, 5);
         settings.reconnect = short(2, 20);
         settings.read_entries_max = 8;

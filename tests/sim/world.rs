@@ -43,6 +43,7 @@ pub struct World {
     next: EntryId,
     /// How many entries have a number.
     numbered: u64,
+    paused: bool,
     producer: Producer<Layered<Server, Faults>>,
     /// What the producer is about to append.
     appends: JoinSet<()>,
@@ -76,6 +77,7 @@ impl World {
             graves: Vec::new(),
             next: EntryId::new(1, 0),
             numbered: 0,
+            paused: false,
             producer,
             appends: JoinSet::new(),
             clock,
@@ -120,6 +122,7 @@ impl World {
             84..87 => self.stale_write().await?,
             87..89 => self.reset().await,
             89..91 => self.recreate().await,
+            91..93 => self.pause().await,
             _ => {
                 let wait = Duration::from_millis(self.random.u64(50..500));
                 self.sleep(wait).await;

@@ -19,6 +19,8 @@ pub enum Ends {
     Well,
     Failing,
     Panicking,
+    /// It will never be handled.
+    Rejecting,
 }
 
 /// A handler that runs. Dropped with it.
@@ -85,7 +87,9 @@ impl State {
             return;
         }
         let witness = &self.witnesses[who];
-        if witness.promised.as_ref().is_some_and(|promised| promised.contains(&id)) {
+        if self.paused && witness.paused {
+            self.violate(format!("consumer {who} handles {id} of a subscription that is paused"));
+        } else if witness.promised.as_ref().is_some_and(|promised| promised.contains(&id)) {
             self.violate(format!("G5: {id} was settled before consumer {who} began"));
         } else if witness.succeeded.contains(&n) && !witness.forgiven {
             self.violate(format!("G5: {id} comes to consumer {who} again, which has handled it"));
@@ -124,8 +128,11 @@ impl State {
         };
         let ends = match self.random.f64() {
             f if f >= self.setup.failures => Ends::Well,
-            _ if self.random.u8(..8) == 0 => Ends::Panicking,
-            _ => Ends::Failing,
+            _ => match self.random.u8(..8) {
+                0 => Ends::Panicking,
+                1 => Ends::Rejecting,
+                _ => Ends::Failing,
+            },
         };
         Part { takes: Duration::from_millis(takes), ends }
     }
@@ -192,9 +199,13 @@ impl Running {
     }
 
     /// The handler is about to fail.
-    pub fn fails(&self) {
+    pub fn fails(&self, rejects: bool) {
         let mut state = self.audit.lock();
         for id in &self.ids {
+            if let Some(&at) = state.numbers.get(id) {
+                state.facts[at].failures += 1;
+                state.facts[at].rejections += u32::from(rejects);
+            }
             state.note(format_args!("c{} fails with {id}", self.who));
             // What it may have lost since it was given comes again, perhaps behind what it is given then.
             let witness = &mut state.witnesses[self.who];

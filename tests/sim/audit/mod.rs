@@ -4,6 +4,7 @@
 mod end;
 mod group;
 mod handlers;
+mod letters;
 mod store;
 
 use std::{
@@ -45,6 +46,12 @@ pub struct Fact {
     /// How often it was handled since the checkpoint was last set back before it: by effects that were committed, or by
     /// handlers that succeeded.
     pub handled: u32,
+    /// How often it became a dead letter since then.
+    pub buried: u32,
+    /// What may lead to that: failures of handlers, rejections, and processes that were killed meanwhile.
+    failures: u32,
+    rejections: u32,
+    crashes: u32,
 }
 
 /// A consumer, as far as the auditor knows it.
@@ -53,6 +60,8 @@ pub struct Witness {
     /// The time between two resets that it works in, and how often it has begun anew.
     era: u32,
     session: u32,
+    /// It has begun while the subscription was paused.
+    paused: bool,
     /// What was promised to be settled when it began.
     promised: Option<BTreeSet<EntryId>>,
     /// Up to here, it could not know whether it still holds what it held.
@@ -87,6 +96,7 @@ pub struct State {
     position: Option<Position>,
     /// The checkpoint is of a life of the stream that is over.
     pub stale: bool,
+    paused: bool,
     /// What an advance that succeeded has covered.
     promised: BTreeSet<EntryId>,
     lease: Option<(ConsumerName, Duration)>,
@@ -111,6 +121,7 @@ pub struct Counts {
     /// What may bring entries again: crashes, losses, stalls, resets.
     pub disruptions: u64,
     pub fenced: u64,
+    pub letters: u64,
 }
 
 impl Audit {
@@ -128,6 +139,7 @@ impl Audit {
             epoch: Epoch::default(),
             position: None,
             stale: false,
+            paused: false,
             promised: BTreeSet::new(),
             lease: None,
             pending: BTreeMap::new(),
@@ -199,7 +211,19 @@ impl State {
         self.numbers.insert(id, self.facts.len());
         self.counts.entries += 1;
         self.note(format_args!("{id} is appended"));
-        self.facts.push(Fact { n, id, key, life: self.life, removed: None, excused: false, handled: 0 });
+        self.facts.push(Fact {
+            n,
+            id,
+            key,
+            life: self.life,
+            removed: None,
+            excused: false,
+            handled: 0,
+            buried: 0,
+            failures: 0,
+            rejections: 0,
+            crashes: 0,
+        });
     }
 
     /// The entries that the stream has had in this life.
@@ -275,6 +299,12 @@ impl State {
     /// A consumer is killed, or has failed: what it held comes again, to others.
     pub fn killed(&mut self, who: usize) {
         self.counts.disruptions += 1;
+        let running: Vec<_> = self.witnesses[who].running.iter().map(|(_, _, id)| *id).collect();
+        for id in running {
+            if let Some(&at) = self.numbers.get(&id) {
+                self.facts[at].crashes += 1;
+            }
+        }
         self.note(format_args!("c{who} is gone"));
     }
 
@@ -326,5 +356,5 @@ pub fn number(delivery: &Delivery) -> Option<u64> {
 }
 
 pub fn is_wanted(fact: &Fact) -> bool {
-    fact.handled == 0 && fact.removed.is_none() && !fact.excused
+    fact.handled == 0 && fact.buried == 0 && fact.removed.is_none() && !fact.excused
 }

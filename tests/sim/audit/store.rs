@@ -115,30 +115,42 @@ impl State {
         witness.promised = Some(if self.stale { Default::default() } else { promised });
         witness.session += 1;
         witness.era = self.era;
+        witness.paused = self.paused;
         witness.succeeded.clear();
         witness.failed.clear();
         witness.forgiven = false;
     }
 
-    /// The checkpoint was set to this id, by an operator or by policy.
-    pub fn reset(&mut self, to: EntryId, epoch: Epoch) {
+    /// An operator, or a policy, has taken this epoch.
+    pub fn issued(&mut self, epoch: Epoch) {
         if epoch <= self.epoch {
             self.violate(format!("G4: a reset gave epoch {epoch} after {}", self.epoch));
         }
+        (self.epoch, self.lease) = (epoch, None);
+        self.disrupted();
+    }
+
+    /// An operator has paused the subscription, or lets it go on.
+    pub fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+        self.note(format_args!("paused: {paused}"));
+    }
+
+    /// The checkpoint was set to this id, by an operator or by policy.
+    pub fn reset(&mut self, to: EntryId) {
         self.era += 1;
-        self.counts.disruptions += 1;
-        (self.epoch, self.position, self.lease, self.stale) = (epoch, None, None, false);
+        (self.position, self.stale) = (None, false);
         self.promised.retain(|&id| id <= to);
         for &n in self.numbers.values() {
             let fact = &mut self.facts[n];
             if fact.id > to {
-                (fact.handled, fact.excused) = (0, false);
+                (fact.handled, fact.buried, fact.excused) = (0, 0, false);
                 // It was handled once, and is wanted again.
                 self.may_gap |= fact.removed.is_some();
             } else {
                 fact.excused = true;
             }
         }
-        self.note(format_args!("reset to {to}, epoch {epoch}"));
+        self.note(format_args!("reset to {to}"));
     }
 }

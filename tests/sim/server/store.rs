@@ -3,10 +3,11 @@
 use async_trait::async_trait;
 use futures_util::future::FutureExt;
 use highwater::{
-    Checkpoint, EntryId, Epoch, GroupName, Position, Result, SettledAhead, StreamName, Subscription,
+    Attempts, Checkpoint, EntryId, Epoch, GroupName, Position, Result, SettledAhead, StreamName,
+    Subscription,
     backend::{
-        Acquire, Acquired, Advance, Advanced, AtomicSettle, CheckpointBackend, Committed, Release, Renew,
-        ResetCheckpoint, Settle, Settled, Settlement, TransactionalCheckpoint,
+        Acquire, Acquired, Advance, Advanced, AtomicSettle, CheckpointBackend, Committed, LoadAttempts,
+        NoteAttempts, Release, Renew, ResetCheckpoint, Settle, Settled, Settlement, TransactionalCheckpoint,
     },
     memory::Tx,
 };
@@ -55,9 +56,28 @@ impl CheckpointBackend for Server {
 
     async fn reset(&self, request: &ResetCheckpoint) -> Result<Epoch> {
         let epoch = self.store.reset(request).await?;
-        self.audit.lock().reset(request.position.watermark, epoch);
+        {
+            let mut audit = self.audit.lock();
+            audit.issued(epoch);
+            if let Some(paused) = request.paused {
+                audit.pause(paused);
+            }
+            if let Some(position) = &request.position {
+                audit.reset(position.watermark);
+            }
+        }
         self.look().await?;
         Ok(epoch)
+    }
+
+    async fn attempts(&self, request: &LoadAttempts) -> Result<Vec<Attempts>> {
+        self.store.attempts(request).await
+    }
+
+    async fn note_attempts(&self, request: &NoteAttempts) -> Result<()> {
+        self.told(self.store.note_attempts(request).await)?;
+        self.audit.lock().wrote(self.who, "noted attempts", request.epoch);
+        Ok(())
     }
 
     async fn close(&self) {}

@@ -5,13 +5,13 @@ use futures_util::future::FutureExt;
 use highwater::{
     Delivery, Entry, EntryId, Result,
     backend::{
-        Ack, Acked, Append, Beat, Claim, Claimed, EnsureGroup, Heartbeat, Inspect, Leave, Left, PendingEntry,
-        Read, ReadGroup, ReadPending, Removal, StreamBackend, StreamCapabilities, StreamState, Trim,
-        TrimLimit,
+        Ack, Acked, Append, Beat, BuryLetters, Claim, Claimed, DeadKeys, EnsureGroup, Fate, Heartbeat,
+        Inspect, Leave, Left, PendingEntry, Read, ReadGroup, ReadPending, Redrive, Redriven, Removal,
+        StreamBackend, StreamCapabilities, StreamState, Trim, TrimLimit,
     },
 };
 
-use super::Server;
+use super::{Server, late::unknown};
 use crate::mutants::Mutant;
 
 #[async_trait]
@@ -115,6 +115,18 @@ impl StreamBackend for Server {
         Ok(left)
     }
 
+    async fn dead_letter(&self, request: &BuryLetters) -> Result<Vec<Fate>> {
+        self.sent(request, |server, request| server.bury_now(request).boxed()).await
+    }
+
+    async fn dead_keys(&self, request: &DeadKeys) -> Result<Vec<(u64, u64)>> {
+        self.stream.dead_keys(request).await
+    }
+
+    async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>> {
+        self.stream.redrive(request).await
+    }
+
     async fn remove(&self, request: &Removal) -> Result<u64> {
         match request {
             Removal::Entries(_, ids) => self.audit.lock().removing(|id| ids.contains(&id)),
@@ -128,6 +140,22 @@ impl StreamBackend for Server {
 }
 
 impl Server {
+    async fn bury_now(&self, request: &BuryLetters) -> Result<Vec<Fate>> {
+        if self.is(Mutant::AckBeforeLetter) {
+            let ids = request.letters.iter().map(|letter| letter.id).collect();
+            self.stream.ack(&Ack::new(self.subscription.clone(), ids)).await?;
+            if self.chance().u8(..4) == 0 {
+                return Err(unknown());
+            }
+        }
+        let fates = self.stream.dead_letter(request).await?;
+        let mut audit = self.audit.lock();
+        for (letter, fate) in request.letters.iter().zip(&fates) {
+            audit.buried(self.who, letter, *fate);
+        }
+        Ok(fates)
+    }
+
     async fn ack_now(&self, request: &Ack) -> Result<Acked> {
         let mut request = request.clone();
         if self.swallows() {

@@ -12,6 +12,9 @@ const POLL: Duration = Duration::from_millis(5);
 impl World {
     pub(super) async fn finish(&mut self) -> Verdict {
         self.audit().lock().note(format_args!("mended"));
+        if self.paused {
+            self.pause().await;
+        }
         while self.appends.join_next().await.is_some() {}
         self.settle_down().await?;
         self.stop_all().await?;

@@ -1,7 +1,7 @@
 //! What an operator does, or a mishap: a lost group, trimming, another stream, another position, and a writer of the past.
 
 use highwater::{
-    ConsumerName, EntryId, Epoch, ErrorKind, Position, Result,
+    ConsumerName, EntryId, Epoch, ErrorKind, Operator, Position, Result,
     backend::{
         Advance, CheckpointBackend, Release, Removal, Renew, ResetCheckpoint, StreamBackend, Trim, TrimLimit,
     },
@@ -61,6 +61,20 @@ impl World {
         fenced("release", store.release(&Release::new(subscription(), old)).await)?;
         self.server.look().await.expect("the operator's stores answer");
         Ok(())
+    }
+
+    /// The subscription is paused, or goes on.
+    pub(super) async fn pause(&mut self) {
+        let operator =
+            Operator::new(self.place.subscription.clone(), self.server.clone(), self.server.clone());
+        let operator = operator.force(true);
+        if self.audit().lock().stale || self.audit().lock().position().is_none() {
+            return;
+        }
+        self.paused = !self.paused;
+        let moved =
+            if self.paused { operator.pause("the simulation").await } else { operator.resume().await };
+        moved.expect("the operator's stores answer");
     }
 
     /// The checkpoint is set to some entry.
