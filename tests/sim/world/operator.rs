@@ -68,7 +68,7 @@ impl World {
         let operator =
             Operator::new(self.place.subscription.clone(), self.server.clone(), self.server.clone());
         let operator = operator.force(true);
-        if self.audit().lock().stale || self.audit().lock().position().is_none() {
+        if !self.paused && self.audit().lock().position().is_none() {
             return;
         }
         self.paused = !self.paused;
