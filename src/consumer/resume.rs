@@ -90,7 +90,11 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, shared: 
         return Ok(Located::At(start(context, state.as_ref()).with_incarnation(incarnation)));
     };
     let group = state.as_ref().filter(|_| shared).and_then(|state| state.group.as_ref());
+    let loaded = stored.watermark;
     let (position, finding) = with_group(stored, group, state.as_ref());
+    if finding.is_some() && is_outdated(context, loaded).await? {
+        return Ok(Located::Again);
+    }
     match (finding, state) {
         (None, _) => Ok(Located::At(position.with_incarnation(incarnation))),
         (Some(finding @ Finding::Gap(_)), Some(state)) if skips(context, &finding)? => {
@@ -107,6 +111,12 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, shared: 
         (Some(finding @ Finding::Gap(_)), _) => Err(finding.into()),
         (Some(finding @ Finding::Reset(_)), state) => reset(context, finding, state.as_ref()).await,
     }
+}
+
+/// Whether somebody has moved the checkpoint since it was loaded: what they settled may have left the stream, and is not missing.
+async fn is_outdated(context: &Context, loaded: EntryId) -> Result<bool> {
+    let now = context.store.load(&context.subscription).await?;
+    Ok(now.is_some_and(|now| now.epoch > context.epoch() || now.position.watermark > loaded))
 }
 
 /// What the group has acked since the checkpoint was written is settled, though the checkpoint does not know it yet.

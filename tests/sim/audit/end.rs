@@ -11,9 +11,10 @@ impl State {
         self.current().filter(|fact| is_wanted(fact)).map(|fact| fact.id).collect()
     }
 
-    /// What is there and the checkpoint does not have as settled.
-    pub fn unsettled(&self) -> Vec<EntryId> {
-        let settled = |id| self.position.as_ref().is_some_and(|position| position.settles(id));
+    /// What is there and not settled: by the checkpoint, or also by the group.
+    pub fn unsettled(&self, saved: bool) -> Vec<EntryId> {
+        let in_checkpoint = |id| self.position.as_ref().is_some_and(|position| position.settles(id));
+        let settled = |id| if saved { in_checkpoint(id) } else { self.is_settled(id) };
         self.current()
             .filter(|fact| fact.removed.is_none() && !settled(fact.id))
             .map(|fact| fact.id)

@@ -63,3 +63,27 @@ async fn g8_a_checkpoint_of_a_stream_that_came_later_knows_its_life() {
         assert_eq!((stored.watermark, stored.incarnation), (id(4), state.incarnation), "{ownership:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn g7_what_others_settle_while_a_consumer_looks_is_no_gap() {
+    for ownership in both() {
+        let memory = Memory::new();
+        append(&memory, 10).await;
+        let at = |n| Position::at(id(n)).with_ordinal(Some(n));
+        memory.reset(&ResetCheckpoint::new(subscription(), at(5))).await.unwrap();
+        let faults = Faults::new();
+        // Between the two, others go on.
+        faults.next(Operation::Inspect, Fault::Delay(Duration::from_secs(1)));
+        let (recorder, stop) = Recorder::until(1);
+        let consumer = faulty(&memory, &faults, ownership).build().unwrap();
+        let run = tokio::spawn(consumer.run(recorder.clone(), stop));
+        Clock::new().sleep(Duration::from_millis(500)).await;
+        memory.reset(&ResetCheckpoint::new(subscription(), at(10)).force(true)).await.unwrap();
+        memory.trim(&Trim::new(stream(), TrimLimit::Len(0))).await.unwrap();
+        Clock::new().sleep(Duration::from_secs(10)).await;
+        append(&memory, 1).await;
+        let report =
+            run.await.unwrap().unwrap_or_else(|error| panic!("{ownership:?}: nothing is missing: {error}"));
+        assert_eq!((recorder.seen(), report.gaps), (vec![11], 0), "{ownership:?}");
+    }
+}
