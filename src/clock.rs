@@ -6,11 +6,15 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    pin::pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 /// Milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -64,7 +68,10 @@ pub fn millis(duration: Duration) -> u64 {
 ///
 /// Under tokio's paused time it stands still and moves with it.
 #[derive(Clone, Debug)]
-pub struct Clock(Arc<Start>);
+pub struct Clock {
+    start: Arc<Start>,
+    freeze: Option<Freeze>,
+}
 
 #[derive(Debug)]
 struct Start {
@@ -83,14 +90,20 @@ impl Clock {
     #[must_use]
     pub fn new() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(Arc::new(Start { wall: Timestamp(millis(wall)), mono: OnceLock::new() }))
+        Self::at(Timestamp(millis(wall)))
     }
 
-    /// A clock that starts at this wall time, as that of a machine whose clock is wrong, or of a test that wants the same
-    /// times again.
+    /// A clock that starts at this wall time, for a run that is to be the same each time, or for a host whose clock is wrong.
     #[must_use]
-    pub fn starting_at(wall: Timestamp) -> Self {
-        Self(Arc::new(Start { wall, mono: OnceLock::new() }))
+    pub fn at(wall: Timestamp) -> Self {
+        Self { start: Arc::new(Start { wall, mono: OnceLock::new() }), freeze: None }
+    }
+
+    /// Lets no wait end while this holds.
+    #[must_use]
+    pub fn frozen_by(mut self, freeze: Freeze) -> Self {
+        self.freeze = Some(freeze);
+        self
     }
 
     /// A clock whose [`elapsed`](Self::elapsed) counts from now.
@@ -104,13 +117,13 @@ impl Clock {
     /// Time since the clock was first asked. Monotonic.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
-        self.0.mono.get_or_init(Instant::now).elapsed()
+        self.start.mono.get_or_init(Instant::now).elapsed()
     }
 
     /// Wall time that never goes back.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.0.wall.plus(self.elapsed())
+        self.start.wall.plus(self.elapsed())
     }
 
     /// Waits.
@@ -120,6 +133,9 @@ impl Clock {
     /// Dropping it ends the wait and nothing else.
     pub async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
+        if let Some(freeze) = &self.freeze {
+            freeze.thawed().await;
+        }
     }
 
     /// Waits until [`elapsed`](Self::elapsed) reaches `at`.
@@ -128,8 +144,50 @@ impl Clock {
     ///
     /// Dropping it ends the wait and nothing else.
     pub async fn sleep_until(&self, at: Duration) {
-        tokio::time::sleep(at.saturating_sub(self.elapsed())).await;
+        self.sleep(at.saturating_sub(self.elapsed())).await;
     }
+}
+
+/// Stops one process of a simulation, as a signal does: while it is frozen its waits do not end, and time goes on.
+///
+/// Clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct Freeze(Arc<Frozen>);
+
+#[derive(Debug, Default)]
+struct Frozen {
+    frozen: AtomicBool,
+    /// A `watch` would wake those that wait in an order of chance.
+    changed: Notify,
+}
+
+impl Freeze {
+    /// Freezes it, or thaws it.
+    pub fn set(&self, frozen: bool) {
+        self.0.frozen.store(frozen, Ordering::Release);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Waits until it is not frozen.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it ends the wait and nothing else.
+    pub async fn thawed(&self) {
+        loop {
+            let mut changed = pin!(self.0.changed.notified());
+            changed.as_mut().enable();
+            if !self.0.frozen.load(Ordering::Acquire) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// Makes all that is random on this thread from now on the same each time.
+pub fn seed(seed: u64) {
+    fastrand::seed(seed);
 }
 
 /// 64 random bits.

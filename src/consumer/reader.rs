@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Attempts, Delivery, EntryId, Epoch, ErrorKind, Incarnation, Position, Result,
-    backend::{Beat, Inspect, Read, ReadGroup, ReadPending},
+    backend::{Beat, Inspect, Read, ReadGroup, ReadPending, Renew},
     clock,
     integrity::{self, Finding},
 };
@@ -260,6 +260,11 @@ impl Reader {
             let gap = integrity::check_tail(self.read, self.ordinal?, state.as_ref()?)?;
             Some(Finding::Gap(gap))
         });
+        if finding.is_some() {
+            // What a successor has settled may leave the stream: whoever was overtaken misses nothing.
+            let (epoch, ttl) = (context.epoch(), context.settings.ttl);
+            context.store.renew(&Renew::new(context.subscription.clone(), epoch, ttl)).await?;
+        }
         let (Some(finding), Some(state)) = (finding, state.as_ref()) else {
             return finding.map_or(Ok(None), |finding| Err(finding.into()));
         };

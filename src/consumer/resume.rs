@@ -102,6 +102,7 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, who: Who
         return Ok(Located::At(start(context, state.as_ref()).with_incarnation(incarnation)));
     };
     let group = state.as_ref().filter(|_| shared).and_then(|state| state.group.as_ref());
+    let loaded = stored.watermark;
     let held = group.filter(|group| group.first_pending.is_some() && group.entries_read.is_some());
     let (position, finding) = match with_group(stored, group, state.as_ref()) {
         // What it holds is handled though it left the stream. What it does not, the pending entries say one by one.
@@ -110,6 +111,9 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, who: Who
         }
         located => located,
     };
+    if finding.is_some() && is_outdated(context, loaded).await? {
+        return Ok(Located::Again);
+    }
     match (finding, state) {
         (None, _) => Ok(Located::At(position.with_incarnation(incarnation))),
         (Some(finding @ Finding::Gap(_)), Some(state)) if skips(context, &finding)? => {
@@ -126,6 +130,12 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, who: Who
         (Some(finding @ Finding::Gap(_)), _) => Err(finding.into()),
         (Some(finding @ Finding::Reset(_)), state) => reset(context, finding, state.as_ref()).await,
     }
+}
+
+/// Whether somebody has moved the checkpoint since it was loaded: what they settled may have left the stream, and is not missing.
+async fn is_outdated(context: &Context, loaded: EntryId) -> Result<bool> {
+    let now = context.store.load(&context.subscription).await?;
+    Ok(now.is_some_and(|now| now.epoch > context.epoch() || now.position.watermark > loaded))
 }
 
 /// What the group has acked since the checkpoint was written is settled, though the checkpoint does not know it yet.

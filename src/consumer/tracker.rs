@@ -80,6 +80,13 @@ impl Tracker {
         self.mutant == Some(mutant)
     }
 
+    /// Learns the life of a stream that was not there at the start: a checkpoint without one would belong to any stream.
+    pub(crate) fn identify(&mut self, incarnation: impl FnOnce() -> Option<Incarnation>) {
+        if self.incarnation.is_none() {
+            self.incarnation = incarnation();
+        }
+    }
+
     /// How many entries lie between the watermark and the last that was read.
     pub(crate) fn len(&self) -> usize {
         self.window.len()

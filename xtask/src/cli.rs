@@ -26,6 +26,8 @@ pub enum Task {
     Matrix(Matrix),
     /// Run what the page of the guarantees names as the proof of one of them
     Guarantees(Guarantees),
+    /// The simulation under many seeds, or under one of them again, or with planted bugs
+    Sim(Sim),
     /// Kill a consumer process at random instants and show that nothing is lost
     Crash(Crash),
     /// Entries per second beside raw loops, in one run
@@ -64,6 +66,25 @@ pub struct Matrix {
     /// How many sequences each combination runs
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub sequences: Option<u32>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Sim {
+    /// How many seeds run
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeds: u64,
+    /// The first of them
+    #[arg(long, default_value_t = 0)]
+    pub from: u64,
+    /// Print a line for each seed; of a single one, all that happens
+    #[arg(long)]
+    pub trace: bool,
+    /// Plant bugs, and show how many seeds it takes until each is caught
+    #[arg(long, conflicts_with_all = ["seeds", "from", "trace"])]
+    pub mutants: bool,
+    /// Run the optimized build
+    #[arg(long)]
+    pub release: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -17,6 +17,7 @@ mod place;
 mod report;
 mod runs;
 mod servers;
+mod sim;
 mod support;
 mod test;
 
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Task::Images => servers::images(),
         Task::Matrix(args) => test::matrix(&args),
         Task::Guarantees(args) => guarantees::run(&args),
+        Task::Sim(args) => sim::run(&args),
         other => runs::run(other),
     };
     match done {

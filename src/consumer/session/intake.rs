@@ -15,6 +15,9 @@ impl Session<'_> {
     pub(super) fn on_read(&mut self, result: Result<Batch>) -> Option<End> {
         let batch = match result {
             Ok(batch) => batch,
+            Err(error) if error.kind() == ErrorKind::Fenced && !self.is_shared() => {
+                return Some(End::Again(error));
+            }
             Err(error)
                 if error.kind() == ErrorKind::Reset && self.context.settings.on_reset != OnReset::Fail =>
             {
@@ -43,6 +46,10 @@ impl Session<'_> {
             tracker.skip(behind.watermark, behind.ordinal);
             // Saved like an entry, lest the next owner meets the gap again.
             *unsaved += 1;
+        }
+        if let Ledger::Exclusive { tracker, .. } = self.machine.ledger_mut() {
+            // The last look found nothing wrong, so what was read before is of this life.
+            tracker.identify(|| self.context.incarnation());
         }
         self.gone(batch.gone);
         self.recalled(batch.recalled);

@@ -5,6 +5,7 @@ mod ledger;
 mod ownership;
 mod reports;
 mod sequences;
+mod simulation;
 mod stalls;
 mod transactions;
 

@@ -1,0 +1,85 @@
+//! The group: who holds what, and who lives: G1, G7, G13.
+
+use std::time::Duration;
+
+use highwater::{
+    ConsumerName, Delivery, EntryId,
+    backend::{Claimed, Heartbeat, Leave, Token},
+};
+
+use super::{State, is_wanted};
+
+/// A consumer's sign of life.
+#[derive(Debug)]
+pub struct Beat {
+    pub token: Token,
+    pub until: Duration,
+}
+
+impl State {
+    pub fn delivered(&mut self, who: usize, to: &ConsumerName, deliveries: &[Delivery]) {
+        if deliveries.is_empty() {
+            return;
+        }
+        let ids: Vec<_> = deliveries.iter().map(Delivery::id).collect();
+        self.note(format_args!("c{who} is given {}", List(&ids)));
+        self.pending.extend(ids.into_iter().map(|id| (id, to.clone())));
+    }
+
+    pub fn claimed(&mut self, by: &ConsumerName, claimed: &Claimed) {
+        let now = self.now();
+        for entry in &claimed.entries {
+            let id = entry.id;
+            let Some(owner) = self.pending.insert(id, by.clone()) else { continue };
+            if owner == *by {
+                self.violate(format!("G13: {by} has claimed {id}, which it holds itself"));
+            } else if self.beats.get(&owner).is_some_and(|beat| beat.until > now) {
+                self.violate(format!("G13: {by} has claimed {id} from {owner}, which lives"));
+            }
+            self.note(format_args!("{by} claims {id} from {owner}"));
+        }
+    }
+
+    pub fn beat(&mut self, request: &Heartbeat) {
+        let until = self.now() + request.ttl;
+        self.beats.insert(request.consumer.clone(), Beat { token: request.token, until });
+    }
+
+    pub fn left(&mut self, request: &Leave) {
+        if let Some(beat) = self.beats.get_mut(&request.consumer).filter(|beat| beat.token == request.token) {
+            beat.until = Duration::ZERO;
+        }
+    }
+
+    /// These were acked.
+    pub fn acked(&mut self, who: usize, ids: &[EntryId]) {
+        for id in ids {
+            if self.pending.remove(id).is_none() || self.stale {
+                continue;
+            }
+            let fact = self.numbers.get(id).map(|&n| &self.facts[n]);
+            if fact.is_some_and(is_wanted) {
+                self.violate(format!("G1: consumer {who} has acked {id}, which nobody has handled"));
+            }
+        }
+        if !ids.is_empty() {
+            self.note(format_args!("c{who} acks {}", List(ids)));
+        }
+    }
+
+    pub fn group_lost(&mut self) {
+        self.pending.clear();
+        self.beats.clear();
+        self.disrupted();
+        self.note(format_args!("the group is lost"));
+    }
+}
+
+/// Ids in a line.
+struct List<'a>(&'a [EntryId]);
+
+impl std::fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|id| write!(f, "{id} "))
+    }
+}

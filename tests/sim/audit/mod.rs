@@ -1,0 +1,360 @@
+//! The auditor: sees every effect on the stores and every call of a handler at the instant at which it takes place, and
+//! knows what must therefore hold.
+
+mod end;
+mod group;
+mod handlers;
+mod letters;
+mod store;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use highwater::{
+    ConsumerName, Delivery, EntryId, Epoch, Position, Report,
+    backend::{NewEntry, Token},
+    clock::Clock,
+};
+
+use self::group::Beat;
+pub use self::handlers::{Ends, Part};
+use crate::{setup::Setup, trace::Trace};
+
+/// Calls of one consumer at one instant that are no loop yet.
+const CALLS_AT_ONCE_MAX: u32 = 2_000;
+
+/// The auditor, shared by all who report to it.
+#[derive(Debug, Clone)]
+pub struct Audit(Arc<Mutex<State>>);
+
+/// One entry, by the number that it carries.
+#[derive(Debug)]
+pub struct Fact {
+    n: u64,
+    pub id: EntryId,
+    pub key: u64,
+    /// Which life of the stream it belongs to.
+    pub life: u32,
+    /// It left the stream, after so many reports of gaps and resets; and whether nobody had handled it.
+    pub removed: Option<(usize, bool)>,
+    /// An operator said that it needs no handling.
+    pub excused: bool,
+    /// How often it was handled since the checkpoint was last set back before it: by effects that were committed, or by
+    /// handlers that succeeded.
+    pub handled: u32,
+    /// How often it became a dead letter since then.
+    pub buried: u32,
+    /// What may lead to that: failures of handlers, rejections, and processes that were killed meanwhile.
+    failures: u32,
+    rejections: u32,
+    crashes: u32,
+}
+
+/// A consumer, as far as the auditor knows it.
+#[derive(Debug, Default)]
+pub struct Witness {
+    /// The time between two resets that it works in, and how often it has begun anew.
+    era: u32,
+    session: u32,
+    /// It has begun while the subscription was paused.
+    paused: bool,
+    /// What was promised to be settled when it began.
+    promised: Option<BTreeSet<EntryId>>,
+    /// Up to here, it could not know whether it still holds what it held.
+    in_doubt: EntryId,
+    /// What it has handled.
+    succeeded: BTreeSet<u64>,
+    /// Something took place that may bring to it again what it has handled.
+    forgiven: bool,
+    /// What its handlers have failed with since it was last in doubt of what it holds.
+    failed: BTreeSet<EntryId>,
+    /// Handlers that run: session, key, entry.
+    running: Vec<(u32, u64, EntryId)>,
+    calls: (Duration, u32),
+}
+
+/// What is known.
+#[derive(Debug)]
+pub struct State {
+    clock: Clock,
+    pub setup: Setup,
+    pub trace: Trace,
+    violation: Option<String>,
+    facts: Vec<Fact>,
+    /// Where each is, by its number.
+    places: BTreeMap<u64, usize>,
+    /// Where the entries of this life are, by their ids.
+    numbers: BTreeMap<EntryId, usize>,
+    life: u32,
+    era: u32,
+    /// The checkpoint as it is.
+    epoch: Epoch,
+    position: Option<Position>,
+    /// The checkpoint is of a life of the stream that is over.
+    pub stale: bool,
+    paused: bool,
+    /// What an advance that succeeded has covered.
+    promised: BTreeSet<EntryId>,
+    lease: Option<(ConsumerName, Duration)>,
+    pending: BTreeMap<EntryId, ConsumerName>,
+    beats: BTreeMap<ConsumerName, Beat>,
+    names: BTreeMap<ConsumerName, usize>,
+    witnesses: Vec<Witness>,
+    /// Gaps and resets that were reported.
+    reports: usize,
+    may_gap: bool,
+    pub counts: Counts,
+    random: fastrand::Rng,
+}
+
+/// What a run was like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub entries: u64,
+    pub calls: u64,
+    pub handled: u64,
+    pub duplicates: u64,
+    /// What may bring entries again: crashes, losses, stalls, resets.
+    pub disruptions: u64,
+    pub fenced: u64,
+    pub letters: u64,
+}
+
+impl Audit {
+    pub fn new(setup: Setup, clock: Clock, seed: u64, loud: bool) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            clock,
+            setup,
+            trace: Trace::new(loud),
+            violation: None,
+            facts: Vec::new(),
+            places: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            life: 0,
+            era: 0,
+            epoch: Epoch::default(),
+            position: None,
+            stale: false,
+            paused: false,
+            promised: BTreeSet::new(),
+            lease: None,
+            pending: BTreeMap::new(),
+            beats: BTreeMap::new(),
+            names: BTreeMap::new(),
+            witnesses: vec![Witness::default()],
+            reports: 0,
+            may_gap: false,
+            counts: Counts::default(),
+            random: fastrand::Rng::with_seed(seed),
+        })))
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        // A test that fails while it holds the lock has failed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    pub fn now(&self) -> Duration {
+        self.clock.elapsed()
+    }
+
+    pub fn note(&mut self, text: fmt::Arguments<'_>) {
+        let now = self.now();
+        self.trace.line(now, text);
+    }
+
+    /// A guarantee does not hold. The first one counts.
+    pub fn violate(&mut self, what: String) {
+        self.note(format_args!("VIOLATION {what}"));
+        self.violation.get_or_insert(what);
+    }
+
+    pub fn verdict(&self) -> Result<(), String> {
+        self.violation.clone().map_or(Ok(()), Err)
+    }
+
+    /// A consumer calls a store. Says whether it may: time does not go on while somebody always has something to do.
+    pub fn calls(&mut self, who: usize, operation: &str) -> bool {
+        let now = self.now();
+        self.note(format_args!("c{who} {operation}"));
+        let calls = &mut self.witnesses[who].calls;
+        *calls = if calls.0 == now { (now, calls.1 + 1) } else { (now, 1) };
+        let hot = calls.1 > CALLS_AT_ONCE_MAX;
+        if hot {
+            self.violate(format!("G16: consumer {who} calls {operation} in a hot loop"));
+        }
+        !hot
+    }
+
+    /// Another consumer, perhaps under the name of one that is gone.
+    pub fn started(&mut self, name: &ConsumerName) -> usize {
+        let who = self.witnesses.len();
+        self.witnesses.push(Witness { era: self.era, ..Witness::default() });
+        self.names.insert(name.clone(), who);
+        self.note(format_args!("c{who} starts as {name}"));
+        who
+    }
+
+    pub fn appended(&mut self, entry: &NewEntry, id: EntryId) {
+        let number =
+            |name| entry.fields.get(name).and_then(|n| std::str::from_utf8(n).ok()?.parse::<u64>().ok());
+        let (Some(n), Some(key)) = (number("n"), number("k")) else { return };
+        if self.places.insert(n, self.facts.len()).is_some() {
+            self.violate(format!("entry {n} was appended twice"));
+        }
+        self.numbers.insert(id, self.facts.len());
+        self.counts.entries += 1;
+        self.note(format_args!("{id} is appended"));
+        self.facts.push(Fact {
+            n,
+            id,
+            key,
+            life: self.life,
+            removed: None,
+            excused: false,
+            handled: 0,
+            buried: 0,
+            failures: 0,
+            rejections: 0,
+            crashes: 0,
+        });
+    }
+
+    /// The entries that the stream has had in this life.
+    pub fn current(&self) -> impl Iterator<Item = &Fact> {
+        self.numbers.values().map(|&n| &self.facts[n])
+    }
+
+    /// A producer was told that an entry is there, under this id.
+    pub fn acknowledged(&mut self, n: u64, id: EntryId) {
+        let there = self.places.get(&n).map(|&at| self.facts[at].id);
+        if there != Some(id) {
+            self.violate(format!("entry {n} was acknowledged as {id}, and it is {there:?}"));
+        }
+    }
+
+    /// How many entries the stream has had up to this one.
+    pub fn ordinal(&self, id: EntryId) -> u64 {
+        self.numbers.range(..=id).count() as u64
+    }
+
+    pub fn position(&self) -> Option<&Position> {
+        self.position.as_ref()
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub fn beats(&self) -> impl Iterator<Item = (&ConsumerName, Token, Duration)> {
+        self.beats.iter().map(|(name, beat)| (name, beat.token, beat.until))
+    }
+
+    /// Entries are about to leave the stream. Marked before, since a consumer may skip them at once.
+    pub fn removing(&mut self, gone: impl Fn(EntryId) -> bool) {
+        let (reports, position) = (self.reports, self.position.clone());
+        let removed: Vec<_> = self.current().filter(|fact| gone(fact.id)).map(|fact| fact.id).collect();
+        self.note(format_args!("removed: {removed:?}"));
+        for &n in self.numbers.values() {
+            let fact = &mut self.facts[n];
+            if gone(fact.id) && fact.removed.is_none() {
+                let settled = position.as_ref().is_some_and(|position| position.settles(fact.id));
+                // What is settled ahead and left the stream is not told from what was lost: no owner can count it.
+                self.may_gap |= position.as_ref().is_none_or(|position| fact.id > position.watermark);
+                // What was removed before anybody came is not missing.
+                fact.removed = Some((reports, is_wanted(fact) && !settled && position.is_some()));
+            }
+        }
+    }
+
+    /// The stream is deleted, and with it all that was known of what comes next.
+    pub fn end_life(&mut self) {
+        self.life += 1;
+        self.numbers.clear();
+        self.promised.clear();
+        self.stale = true;
+        self.group_lost();
+    }
+
+    /// Something took place after which entries may come again to everybody.
+    pub fn disrupted(&mut self) {
+        self.counts.disruptions += 1;
+        (0..self.witnesses.len()).for_each(|who| self.in_doubt(who));
+    }
+
+    /// A consumer cannot know whether it still holds what it held.
+    fn in_doubt(&mut self, who: usize) {
+        let last = self.numbers.last_key_value().map(|(&id, _)| id).unwrap_or_default();
+        let witness = &mut self.witnesses[who];
+        (witness.forgiven, witness.in_doubt) = (true, last);
+        witness.failed.clear();
+    }
+
+    /// A consumer is killed, or has failed: what it held comes again, to others.
+    pub fn killed(&mut self, who: usize) {
+        self.counts.disruptions += 1;
+        let running: Vec<_> = self.witnesses[who].running.iter().map(|(_, _, id)| *id).collect();
+        for id in running {
+            if let Some(&at) = self.numbers.get(&id) {
+                self.facts[at].crashes += 1;
+            }
+        }
+        self.note(format_args!("c{who} is gone"));
+    }
+
+    /// A consumer has stopped gracefully.
+    pub fn stopped(&mut self, who: usize, report: &Report) {
+        // What it did not finish in time comes again.
+        self.counts.disruptions += 1;
+        self.note(format_args!("c{who} has stopped: {report:?}"));
+        let witness = &self.witnesses[who];
+        if report.unsaved > 0
+            || report.leases_lost > 0
+            || witness.era != self.era
+            || witness.forgiven
+            || self.stale
+        {
+            return;
+        }
+        let done: Vec<_> = witness.succeeded.iter().map(|n| &self.facts[self.places[n]]).collect();
+        let open =
+            done.iter().find(|fact| fact.life == self.life && !self.is_settled(fact.id)).map(|fact| fact.id);
+        if let Some(id) = open {
+            self.violate(format!(
+                "G15: consumer {who} has stopped and says that all is saved, and {id} is not"
+            ));
+        }
+    }
+
+    /// The checkpoint has it as settled, or the group has it no more.
+    fn is_settled(&self, id: EntryId) -> bool {
+        let settled = self.position.as_ref().is_some_and(|position| position.settles(id));
+        settled || (self.setup.is_shared() && !self.pending.contains_key(&id))
+    }
+
+    /// Whether a consumer may find that the stream is another one: what it was granted may be from before the operator came.
+    pub fn may_see_reset(&self, who: usize) -> bool {
+        self.stale || self.witnesses[who].era != self.era
+    }
+
+    fn fact_of(&self, delivery: &Delivery) -> Option<(u64, &Fact)> {
+        let n = number(delivery)?;
+        let fact = &self.facts[*self.places.get(&n)?];
+        (fact.id == delivery.id()).then_some((n, fact))
+    }
+}
+
+/// The number that an entry carries.
+pub fn number(delivery: &Delivery) -> Option<u64> {
+    delivery.fields().get("n").and_then(|n| std::str::from_utf8(n).ok()?.parse().ok())
+}
+
+pub fn is_wanted(fact: &Fact) -> bool {
+    fact.handled == 0 && fact.buried == 0 && fact.removed.is_none() && !fact.excused
+}

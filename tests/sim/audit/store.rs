@@ -1,0 +1,156 @@
+//! The checkpoint, its epoch and its lease: G2, G3, G4, G13.
+
+use std::time::Duration;
+
+use highwater::{
+    Checkpoint, ConsumerName, EntryId, Epoch, Position,
+    backend::{Acquired, Advance},
+};
+
+use super::{State, is_wanted};
+
+impl State {
+    /// Looks at the checkpoint as it is.
+    pub fn look(&mut self, checkpoint: Option<&Checkpoint>) {
+        let Some(checkpoint) = checkpoint else {
+            if let Some(position) = &self.position {
+                self.violate(format!("G3: the checkpoint is gone; it was {position:?}"));
+            }
+            return;
+        };
+        let (epoch, position) = (checkpoint.epoch, &checkpoint.position);
+        if epoch < self.epoch {
+            self.violate(format!("G4: the epoch fell from {} to {epoch}", self.epoch));
+        }
+        if let Some(before) = self.position.as_ref().map(|before| before.watermark)
+            && position.watermark < before
+        {
+            self.violate(format!("G3: the watermark fell from {before} to {}", position.watermark));
+        }
+        if self.position.as_ref() != Some(position) {
+            self.note(format_args!("checkpoint {epoch} {} {:?}", position.watermark, position.ahead));
+        }
+        (self.epoch, self.position) = (epoch.max(self.epoch), Some(position.clone()));
+        if self.stale {
+            return;
+        }
+        let skipped =
+            self.current().find(|fact| position.settles(fact.id) && is_wanted(fact)).map(|fact| fact.id);
+        if let Some(id) = skipped {
+            self.violate(format!("G2: {id} is settled and was not handled: {position:?}"));
+        }
+    }
+
+    /// A write of this epoch took effect.
+    pub fn wrote(&mut self, who: usize, what: &str, epoch: Epoch) {
+        if epoch < self.epoch {
+            self.violate(format!("G4: consumer {who} of epoch {epoch} {what}, and {} is issued", self.epoch));
+        }
+    }
+
+    /// An advance took effect: what it says is settled stays so.
+    pub fn advanced(&mut self, who: usize, request: &Advance) {
+        self.wrote(who, "advanced", request.epoch);
+        self.promise(&request.position);
+    }
+
+    /// All of this is in the checkpoint, or should be.
+    pub fn promise(&mut self, position: &Position) {
+        if !self.stale {
+            let settled: Vec<_> =
+                self.current().map(|fact| fact.id).filter(|&id| position.settles(id)).collect();
+            self.promised.extend(settled);
+        }
+    }
+
+    pub fn fenced(&mut self) {
+        self.counts.fenced += 1;
+    }
+
+    pub fn acquired(&mut self, who: usize, owner: &ConsumerName, ttl: Duration, acquired: &Acquired) {
+        let Acquired::Owned(grant) = acquired else { return };
+        let now = self.now();
+        if let Some((holder, until)) =
+            self.lease.as_ref().filter(|(holder, until)| *until > now && holder != owner)
+        {
+            let left = until.saturating_sub(now);
+            self.violate(format!("G13: {owner} has taken the lease of {holder}, which stands for {left:?}"));
+        }
+        if grant.epoch <= self.epoch && grant.epoch != Epoch(1) {
+            self.violate(format!("G4: epoch {} was issued after {}", grant.epoch, self.epoch));
+        }
+        self.epoch = grant.epoch;
+        self.lease = Some((owner.clone(), now + ttl));
+        self.begins(who);
+        self.note(format_args!("c{who} owns epoch {}", grant.epoch));
+    }
+
+    pub fn renewed(&mut self, who: usize, epoch: Epoch, ttl: Duration) {
+        self.wrote(who, "renewed", epoch);
+        let until = self.now() + ttl;
+        if let Some(lease) = &mut self.lease {
+            lease.1 = until;
+        }
+    }
+
+    pub fn released(&mut self, who: usize, epoch: Epoch) {
+        self.wrote(who, "released", epoch);
+        self.lease = None;
+    }
+
+    /// Shared: a consumer learns the checkpoint.
+    pub fn loaded(&mut self, who: usize) {
+        if who != 0 && self.setup.is_shared() {
+            let witness = &self.witnesses[who];
+            if witness.promised.is_none() || witness.era != self.era {
+                self.begins(who);
+            }
+        }
+    }
+
+    /// A consumer begins at the checkpoint as it is.
+    fn begins(&mut self, who: usize) {
+        let witness = &mut self.witnesses[who];
+        let promised = self.promised.clone();
+        witness.promised = Some(if self.stale { Default::default() } else { promised });
+        witness.session += 1;
+        witness.era = self.era;
+        witness.paused = self.paused;
+        witness.succeeded.clear();
+        witness.failed.clear();
+        witness.forgiven = false;
+    }
+
+    /// An operator, or a policy, has taken this epoch.
+    pub fn issued(&mut self, epoch: Epoch) {
+        if epoch <= self.epoch {
+            self.violate(format!("G4: a reset gave epoch {epoch} after {}", self.epoch));
+        }
+        (self.epoch, self.lease) = (epoch, None);
+        self.disrupted();
+    }
+
+    /// An operator has paused the subscription, or lets it go on.
+    pub fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+        self.note(format_args!("paused: {paused}"));
+    }
+
+    /// The checkpoint was set to this id, by an operator or by policy.
+    pub fn reset(&mut self, to: EntryId) {
+        self.era += 1;
+        (self.position, self.stale) = (None, false);
+        self.promised.retain(|&id| id <= to);
+        for &n in self.numbers.values() {
+            let fact = &mut self.facts[n];
+            if fact.id > to {
+                (fact.handled, fact.buried, fact.excused) = (0, 0, false);
+                // It was handled once, and is wanted again.
+                self.may_gap |= fact.removed.is_some();
+            } else {
+                fact.excused = true;
+            }
+        }
+        self.note(format_args!("reset to {to}"));
+    }
+}
