@@ -37,7 +37,7 @@ pub(crate) enum Care {
     None,
     /// A process may have died of it, or of one beside it: noted before it starts, and together with its like.
     Suspect,
-    /// As a suspect, and by itself.
+    /// As a suspect, by itself, and one such at a time: a process has died while it ran.
     Alone,
     /// By itself: its batch has failed, and nobody knows which entry is at fault.
     Isolated,

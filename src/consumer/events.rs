@@ -22,8 +22,8 @@ pub(crate) enum Event<E> {
     Saved(Save, Option<EntryId>),
     /// The save failed. Try again at this time.
     NotSaved(Save, Duration),
-    /// What became of the burials that were asked for, in their order.
-    Buried(Vec<Fate>),
+    /// What became of the burials that were asked for, in their order. `None`: settled before, in a transaction.
+    Buried(Vec<Option<Fate>>),
     /// They failed. Try again at this time.
     NotBuried(Duration),
     /// The note that was asked for is durable.
@@ -44,8 +44,8 @@ pub(crate) enum Event<E> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Slot {
     pub(crate) key: Option<u64>,
-    /// A crash would be noted as the fault of what runs there.
-    pub(crate) suspect: bool,
+    /// What runs there was noted before, and one such runs at a time, lest it is blamed for another.
+    pub(crate) alone: bool,
 }
 
 /// What a lane reports.

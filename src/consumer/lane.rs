@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    future::ready,
     panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, PoisonError,
@@ -17,7 +18,7 @@ use super::{
     BatchHandler, Handler, HandlerError,
     machine::{Failure, Finished, Slot},
 };
-use crate::{Delivery, Epoch, Position, clock::Clock};
+use crate::{Delivery, EntryId, Epoch, Position, Result, clock::Clock};
 
 /// Where lanes put what they have finished. The driver takes all of it at once, so under load it wakes once for many.
 #[derive(Debug, Default)]
@@ -74,6 +75,11 @@ pub(crate) struct Chunk {
 pub(crate) trait Lanes: Send + Sync + 'static {
     /// Whether a lane settles by itself, and needs to know the position that this leads to.
     fn settles(&self) -> bool;
+
+    /// Which of these were settled in a transaction already, though they come again.
+    fn settled(&self, _: Epoch, _: Vec<EntryId>) -> BoxFuture<'_, Result<Vec<EntryId>>> {
+        Box::pin(ready(Ok(Vec::new())))
+    }
 
     /// Handles a chunk and reports to the desk. The last report is [`Finished::Idle`].
     fn run(self: Arc<Self>, chunk: Chunk, desk: Arc<Desk>) -> BoxFuture<'static, ()>;

@@ -93,8 +93,8 @@ pub(crate) struct Queue {
     busy: HashMap<u64, VecDeque<Delivery>>,
     /// Keyed: the next of keys that have become free.
     runnable: VecDeque<(u64, Delivery)>,
-    /// Suspects that wait for another one to end. Their keys are busy.
-    suspects: VecDeque<(Option<u64>, Delivery)>,
+    /// Those that come one at a time, and wait for another one to end. Their keys are busy.
+    in_turn: VecDeque<(Option<u64>, Delivery)>,
 }
 
 impl Queue {
@@ -110,7 +110,7 @@ impl Queue {
             failed: HashSet::new(),
             busy: HashMap::new(),
             runnable: VecDeque::new(),
-            suspects: VecDeque::new(),
+            in_turn: VecDeque::new(),
         }
     }
 
@@ -166,16 +166,14 @@ impl Queue {
         }
     }
 
-    /// What to start now, if there is anything and a lane is free; no suspect unless `suspects`.
-    pub(crate) fn next(&mut self, now: Duration, suspects: bool) -> Option<(Option<u64>, Vec<Delivery>)> {
+    /// What to start now, if there is anything and a lane is free; none of those that come one at a time unless `turn`.
+    pub(crate) fn next(&mut self, now: Duration, turn: bool) -> Option<(Option<u64>, Vec<Delivery>)> {
         let started = match self.order.clone() {
-            Order::Strict { chunk_max } => {
-                self.next_strict(chunk_max, now, suspects).map(|chunk| (None, chunk))
-            }
-            Order::Unordered { lanes } if self.running < lanes => self.next_of(suspects, |queue| {
+            Order::Strict { chunk_max } => self.next_strict(chunk_max, now, turn).map(|chunk| (None, chunk)),
+            Order::Unordered { lanes } if self.running < lanes => self.next_of(turn, |queue| {
                 queue.due(now).or_else(|| queue.ready.pop_front()).map(|delivery| (None, delivery))
             }),
-            Order::Keyed { lanes, key } if self.running < lanes => self.next_of(suspects, |queue| {
+            Order::Keyed { lanes, key } if self.running < lanes => self.next_of(turn, |queue| {
                 queue.next_keyed(&key, now).map(|(key, delivery)| (Some(key), delivery))
             }),
             Order::Unordered { .. } | Order::Keyed { .. } => None,
@@ -184,27 +182,27 @@ impl Queue {
         started
     }
 
-    /// One delivery; suspects come one at a time.
+    /// One delivery.
     fn next_of(
         &mut self,
-        suspects: bool,
+        turn: bool,
         mut next: impl FnMut(&mut Self) -> Option<(Option<u64>, Delivery)>,
     ) -> Option<(Option<u64>, Vec<Delivery>)> {
-        if suspects && let Some((key, delivery)) = self.suspects.pop_front() {
+        if turn && let Some((key, delivery)) = self.in_turn.pop_front() {
             return Some((key, vec![delivery]));
         }
         while let Some((key, delivery)) = next(self) {
-            if suspects || !delivery.care.is_suspect() {
+            if turn || delivery.care != Care::Alone {
                 return Some((key, vec![delivery]));
             }
-            self.suspects.push_back((key, delivery));
+            self.in_turn.push_back((key, delivery));
         }
         None
     }
 
-    fn next_strict(&mut self, chunk_max: usize, now: Duration, suspects: bool) -> Option<Vec<Delivery>> {
+    fn next_strict(&mut self, chunk_max: usize, now: Duration, turn: bool) -> Option<Vec<Delivery>> {
         let first = self.ready.front()?.care;
-        if self.running > 0 || self.blocked || (first.is_suspect() && !suspects) {
+        if self.running > 0 || self.blocked || (first == Care::Alone && !turn) {
             return None;
         }
         let chunk = match self.hold {
@@ -318,9 +316,9 @@ impl Queue {
             }
             drained.push(delivery);
         }
-        let suspects = std::mem::take(&mut self.suspects).into_iter();
+        let in_turn = std::mem::take(&mut self.in_turn).into_iter();
         let runnable = std::mem::take(&mut self.runnable).into_iter().map(|(key, next)| (Some(key), next));
-        for (key, delivery) in runnable.chain(suspects) {
+        for (key, delivery) in runnable.chain(in_turn) {
             drained.push(delivery);
             drained.extend(key.and_then(|key| self.busy.remove(&key)).into_iter().flatten());
         }

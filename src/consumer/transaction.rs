@@ -17,7 +17,7 @@ use super::{
     machine::{self, Finished},
 };
 use crate::{
-    Delivery, EntryId, Error, ErrorKind, Outcome,
+    Delivery, EntryId, Epoch, Error, ErrorKind, Outcome, Result,
     backend::{Committed, Settlement, TransactionalCheckpoint},
 };
 
@@ -63,6 +63,15 @@ where
 {
     fn settles(&self) -> bool {
         true
+    }
+
+    fn settled(&self, epoch: Epoch, mut ids: Vec<EntryId>) -> BoxFuture<'_, Result<Vec<EntryId>>> {
+        Box::pin(async move {
+            ids.sort_unstable();
+            let Context { subscription, name, .. } = &*self.context;
+            let request = Settlement::each(subscription.clone(), epoch, name.clone(), ids);
+            self.store.settled(&mut self.store.begin().await?, &request).await
+        })
     }
 
     fn run(self: Arc<Self>, chunk: Chunk, desk: Arc<Desk>) -> BoxFuture<'static, ()> {

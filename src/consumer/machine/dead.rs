@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Action, Machine};
 use crate::{
-    DeathReason, Delivery, Doom,
+    DeathReason, Delivery, Doom, EntryId,
     backend::Fate,
     consumer::{OnExhausted, burials::Burial},
 };
@@ -63,7 +63,7 @@ impl Machine {
         parks.then(|| Doom::new(DeathReason::Parked, "an entry of its key was dead-lettered before it"))
     }
 
-    pub(super) fn buried(&mut self, fates: &[Fate], now: Duration) {
+    pub(super) fn buried(&mut self, fates: &[Option<Fate>], now: Duration) {
         let mut again = Vec::new();
         let mut ended = self.burials.end();
         // A sink may have taken the first ones only.
@@ -71,27 +71,29 @@ impl Machine {
         for (burial, fate) in ended.into_iter().zip(fates) {
             let (id, key) = (burial.delivery.id(), burial.key);
             match fate {
-                Fate::Buried => {
+                None => {
+                    self.counts.known += 1;
+                    self.bury_done(id, &burial.delivery, now);
+                    self.queue.unblock(key);
+                }
+                Some(Fate::Buried) => {
                     self.counts.dead_lettered += 1;
-                    self.ledger.settle(id);
-                    self.book.settled(id);
-                    self.handled(burial.delivery.fields().size() as u64);
-                    self.policy.settled(0, now);
+                    self.bury_done(id, &burial.delivery, now);
                     if self.limits.parks {
                         self.dead_keys.extend(key);
                     }
                     self.queue.unblock(key);
                 }
-                Fate::NotHeld => {
+                Some(Fate::NotHeld) => {
                     self.counts.refused += 1;
                     self.forget_burial(&burial.delivery, key);
                 }
-                Fate::Full | Fate::Unparked if self.stopping || self.lapsed => {
+                Some(Fate::Full | Fate::Unparked) if self.stopping || self.lapsed => {
                     self.counts.lapsed += u64::from(!self.stopping);
                     self.forget_burial(&burial.delivery, key);
                 }
-                Fate::Full => again.push(burial),
-                Fate::Unparked => {
+                Some(Fate::Full) => again.push(burial),
+                Some(Fate::Unparked) => {
                     key.map(|key| self.dead_keys.remove(&key));
                     self.queue.restart(key, burial.delivery);
                 }
@@ -103,6 +105,13 @@ impl Machine {
         } else {
             self.burials.again(rest, now);
         }
+    }
+
+    fn bury_done(&mut self, id: EntryId, delivery: &Delivery, now: Duration) {
+        self.ledger.settle(id);
+        self.book.settled(id);
+        self.handled(delivery.fields().size() as u64);
+        self.policy.settled(0, now);
     }
 
     pub(super) fn not_buried(&mut self, again: Duration) {

@@ -10,7 +10,6 @@ mod suspects;
 
 use std::{collections::HashSet, time::Duration};
 
-use self::suspects::Suspect;
 pub(crate) use super::events::{Action, Counts, Event, Failure, Finished, Limits, Slot};
 use super::{
     book::{Book, Note},
@@ -20,7 +19,7 @@ use super::{
     queue::Queue,
     tracker::Admission,
 };
-use crate::{Delivery, EntryId, clock::Timestamp};
+use crate::{Delivery, EntryId, clock::Timestamp, delivery::Care};
 
 /// Acks in one save: what one script call of a server takes comfortably.
 const SAVE_IDS_MAX: usize = 4_000;
@@ -36,8 +35,10 @@ pub(crate) struct Machine {
     burials: Burials,
     /// The keys that have dead letters.
     dead_keys: HashSet<u64>,
-    /// The suspects that are started, or about to be.
-    suspect: Option<Suspect>,
+    /// Suspects that start when the store knows of it.
+    marking: Vec<(Slot, Vec<Delivery>)>,
+    /// Whether one is started, or about to be, of those that come one at a time.
+    alone: bool,
     /// What is delivered up to this id may have been started by an owner that died, and so many of them at most.
     unclean: Option<(EntryId, usize)>,
     /// The time of day when `now` was zero.
@@ -76,7 +77,8 @@ impl Machine {
             note_not_before: Duration::ZERO,
             burials: Burials::default(),
             dead_keys: HashSet::new(),
-            suspect: None,
+            marking: Vec::new(),
+            alone: false,
             unclean: None,
             began,
             reading: false,
@@ -162,7 +164,7 @@ impl Machine {
             }
             Event::Resumed(position) => self.ledger.resume(position),
             Event::Lapsed => {
-                self.lapse_suspect();
+                self.lapse_suspects();
                 self.lapsed = self.queue.running() > 0;
                 let dropped = self.drop_waiting();
                 self.counts.lapsed += dropped as u64;
@@ -192,7 +194,7 @@ impl Machine {
 
     fn stop(&mut self) {
         self.stopping = true;
-        self.lapse_suspect();
+        self.lapse_suspects();
         self.drop_waiting();
     }
 
@@ -270,9 +272,7 @@ impl Machine {
             }
             Finished::Idle { slot, rest } => {
                 self.queue.idle(slot.key);
-                if slot.suspect {
-                    self.suspect = None;
-                }
+                self.alone &= !slot.alone;
                 if !rest.is_empty() {
                     self.return_unstarted(rest);
                 }
@@ -357,12 +357,13 @@ impl Machine {
     /// Starts what may start.
     fn start<E>(&mut self, now: Duration, actions: &mut Vec<Action<E>>) {
         while !self.stopping
-            && let Some((key, deliveries)) = self.queue.next(now, self.suspect.is_none())
+            && let Some((key, deliveries)) = self.queue.next(now, !self.alone)
         {
-            let suspect = deliveries.first().is_some_and(|delivery| delivery.care.is_suspect());
-            let slot = Slot { key, suspect };
+            let care = deliveries.first().map_or(Care::None, |delivery| delivery.care);
+            let slot = Slot { key, alone: care == Care::Alone };
             if let Some(deliveries) = self.unless_dead(key, deliveries, now, actions) {
-                if suspect {
+                self.alone |= slot.alone;
+                if care.is_suspect() {
                     self.mark(slot, deliveries, actions);
                 } else {
                     actions.push(Action::Start { slot, deliveries });

@@ -3,14 +3,6 @@
 use super::{Action, Machine, Note, Slot};
 use crate::{Attempts, Delivery, EntryId, delivery::Care};
 
-/// The suspects that are next. There is one chunk of them at a time, lest one is blamed for another.
-#[derive(Debug)]
-pub(super) enum Suspect {
-    /// They start when the store knows of it.
-    Marking(Slot, Vec<Delivery>),
-    Running,
-}
-
 impl Machine {
     /// What is known before anything comes in: what is remembered of attempts, the keys that have dead letters, and up to which id
     /// an owner that died may have started entries.
@@ -52,31 +44,25 @@ impl Machine {
     /// Starts these as soon as the store knows of it.
     pub(super) fn mark<E>(&mut self, slot: Slot, deliveries: Vec<Delivery>, actions: &mut Vec<Action<E>>) {
         self.book.mark(deliveries.iter().map(Delivery::id));
-        self.suspect = Some(Suspect::Marking(slot, deliveries));
+        self.marking.push((slot, deliveries));
         self.noted(actions);
     }
 
-    /// The store was told something: suspects that it knows of may start.
+    /// The store was told something: suspects that it knows of start.
     pub(super) fn noted<E>(&mut self, actions: &mut Vec<Action<E>>) {
-        match self.suspect.take() {
-            Some(Suspect::Marking(slot, deliveries))
-                if self.book.is_noted(deliveries.iter().map(Delivery::id)) =>
-            {
-                self.suspect = Some(Suspect::Running);
-                actions.push(Action::Start { slot, deliveries });
-            }
-            suspect => self.suspect = suspect,
+        let book = &self.book;
+        let is_noted = |marked: &mut (Slot, Vec<Delivery>)| book.is_noted(marked.1.iter().map(Delivery::id));
+        for (slot, deliveries) in self.marking.extract_if(.., is_noted) {
+            actions.push(Action::Start { slot, deliveries });
         }
     }
 
     /// Those that have not started do not.
-    pub(super) fn lapse_suspect(&mut self) {
-        match self.suspect.take() {
-            Some(Suspect::Marking(slot, deliveries)) => {
-                deliveries.iter().for_each(|delivery| self.book.survived(delivery.id()));
-                self.queue.put_back(slot.key, deliveries);
-            }
-            suspect => self.suspect = suspect,
+    pub(super) fn lapse_suspects(&mut self) {
+        for (slot, deliveries) in std::mem::take(&mut self.marking) {
+            self.alone &= !slot.alone;
+            deliveries.iter().for_each(|delivery| self.book.survived(delivery.id()));
+            self.queue.put_back(slot.key, deliveries);
         }
     }
 

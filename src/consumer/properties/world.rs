@@ -145,7 +145,7 @@ impl World {
                     *self.handled.entry(id).or_default() += 1;
                     self.pending.remove(&id);
                 }
-                return Some(Event::Buried(vec![Fate::Buried; burials.len()]));
+                return Some(Event::Buried(vec![Some(Fate::Buried); burials.len()]));
             }
             Action::Skipped { .. } | Action::Doomed { .. } | Action::Exhausted { .. } | Action::Drained => {
                 unreachable!("what is given up is dead-lettered, nobody stops")

@@ -6,7 +6,7 @@ use futures_util::future::FutureExt;
 
 use super::{End, Session};
 use crate::{
-    Attempts, Error, ErrorKind, Letter, Outcome, Result,
+    Attempts, Delivery, Epoch, Error, ErrorKind, Letter, Outcome, Result,
     backend::{BuryLetters, Claim, Claimed, Fate, LoadAttempts, NewLetter, NoteAttempts},
     consumer::{
         DeadLetters, Ownership,
@@ -14,6 +14,7 @@ use crate::{
         burials::Burial,
         context::{Context, is_passing},
         entered::RUNNING,
+        lane::Lanes,
         machine::Event,
         observer::Observation,
     },
@@ -22,7 +23,8 @@ use crate::{
 /// Burials that have ended.
 pub(super) struct BuryDone {
     burials: Vec<Burial>,
-    result: Result<Vec<Fate>>,
+    /// `None`: settled before, in a transaction.
+    result: Result<Vec<Option<Fate>>>,
 }
 
 /// A note that has ended.
@@ -52,10 +54,10 @@ pub(super) async fn claim(context: &Context, request: &Claim) -> Result<Claims> 
 
 impl Session<'_> {
     pub(super) fn bury(&mut self, burials: Vec<Burial>) {
-        let context = Arc::clone(self.context);
+        let (context, lanes, epoch) = (Arc::clone(self.context), Arc::clone(self.lanes), self.epoch());
         self.burying = Some(
             async move {
-                let result = write(&context, &burials).await;
+                let result = unless_settled(&context, &*lanes, epoch, &burials).await;
                 BuryDone { burials, result }
             }
             .boxed(),
@@ -69,13 +71,13 @@ impl Session<'_> {
                 self.bury_failed = 0;
                 for (Burial { delivery, doom, .. }, fate) in burials.iter().zip(&fates) {
                     match fate {
-                        Fate::Buried => {
+                        Some(Fate::Buried) => {
                             self.context.report(&Observation::DeadLettered { id: delivery.id(), doom });
                         }
-                        Fate::NotHeld => {
+                        Some(Fate::NotHeld) => {
                             self.context.report(&Observation::Refused { id: delivery.id() });
                         }
-                        Fate::Full | Fate::Unparked => {}
+                        Some(Fate::Full | Fate::Unparked) | None => {}
                     }
                 }
                 self.feed(Event::Buried(fates));
@@ -119,7 +121,7 @@ impl Session<'_> {
     }
 
     /// The epoch that a shared consumer has learned last; an owner's is that of its session.
-    fn epoch(&self) -> crate::Epoch {
+    fn epoch(&self) -> Epoch {
         match self.context.settings.ownership {
             Ownership::Shared => self.context.epoch(),
             Ownership::Exclusive => self.epoch,
@@ -167,6 +169,30 @@ impl Session<'_> {
             () = limit => tracing::info!("no answer in time: what comes next is started with care, as after a crash"),
         }
     }
+}
+
+/// Writes letters of those that were not settled before. An entry whose effects are committed, and only its ack was lost, is not
+/// dead.
+async fn unless_settled(
+    context: &Context,
+    lanes: &dyn Lanes,
+    epoch: Epoch,
+    burials: &[Burial],
+) -> Result<Vec<Option<Fate>>> {
+    let again = burials.iter().map(|burial| &burial.delivery).filter(|delivery| delivery.is_redelivery());
+    let ids: Vec<_> = again.map(Delivery::id).collect();
+    let before = if ids.is_empty() { ids } else { lanes.settled(epoch, ids).await? };
+    if before.is_empty() {
+        return Ok(write(context, burials).await?.into_iter().map(Some).collect());
+    }
+    let is_before = |burial: &Burial| before.contains(&burial.delivery.id());
+    let dead: Vec<_> = burials.iter().filter(|burial| !is_before(burial)).cloned().collect();
+    let mut fates = if dead.is_empty() { Vec::new() } else { write(context, &dead).await? }.into_iter();
+    // Up to the first of which nothing is known.
+    Ok(burials
+        .iter()
+        .map_while(|burial| if is_before(burial) { Some(None) } else { fates.next().map(Some) })
+        .collect())
 }
 
 /// Writes letters, and says what became of each.

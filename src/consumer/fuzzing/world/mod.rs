@@ -153,7 +153,7 @@ impl World {
             Action::Start { slot, deliveries } => self.start(slot, deliveries),
             Action::Note(_) => self.answers.push(Event::Noted),
             Action::Bury(burials) => {
-                let fates = burials.iter().map(|burial| self.buries(burial.delivery.id())).collect();
+                let fates = burials.iter().map(|burial| Some(self.buries(burial.delivery.id()))).collect();
                 self.answers.push(Event::Buried(fates));
             }
             Action::Skipped { id, .. } => drop(self.gone.insert(id)),
