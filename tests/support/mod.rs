@@ -4,6 +4,8 @@ mod logs;
 mod postgres;
 mod process;
 mod proxy;
+#[cfg(test)]
+mod proxy_tests;
 mod resp;
 mod server;
 mod wait;

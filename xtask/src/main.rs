@@ -9,12 +9,16 @@ mod ci;
 mod cli;
 #[cfg(feature = "runs")]
 mod crash;
+#[cfg(feature = "runs")]
+mod faults;
 mod matrix;
 #[cfg(feature = "runs")]
 mod place;
 mod report;
 mod runs;
 mod servers;
+#[cfg(feature = "runs")]
+mod soak;
 mod support;
 mod test;
 
