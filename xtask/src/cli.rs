@@ -308,4 +308,7 @@ pub struct FaultRow {
     pub client: Client,
     #[arg(long, value_enum)]
     pub ownership: Ownership,
+    /// Print what was noted also where all holds
+    #[arg(long)]
+    pub notes: bool,
 }

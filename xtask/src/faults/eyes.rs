@@ -64,7 +64,8 @@ impl Eyes {
     pub async fn sees_settled(&self, id: EntryId) -> bool {
         match self.checkpoint().await {
             Ok(stored) => stored.is_some_and(|checkpoint| checkpoint.position.settles(id)),
-            Err(_) => {
+            Err(error) => {
+                self.shared.ledger().note(format_args!("nobody can see the checkpoint: {error}"));
                 self.forget();
                 false
             }
@@ -138,7 +139,9 @@ impl Eyes {
         if let Some(postgres) = known {
             return Ok(postgres);
         }
-        let settings = highwater_postgres::Settings::default().connections(1).response_timeout(LOOK_TIMEOUT);
+        let settings = highwater_postgres::Settings::default()
+            .response_timeout(LOOK_TIMEOUT)
+            .commit_timeout(LOOK_TIMEOUT / 2);
         let url = self.shared.plan.postgres.as_deref().unwrap_or_default();
         let postgres = Postgres::connect_with(url, settings).await?;
         *self.postgres.lock().unwrap_or_else(PoisonError::into_inner) = Some(postgres.clone());

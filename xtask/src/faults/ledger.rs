@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
     fmt,
+    ops::Range,
     time::Instant,
 };
 
@@ -31,9 +32,9 @@ pub struct Ledger {
     handled: Vec<u8>,
     /// Asks for the id of the first entry from this number on.
     awaited: Option<u64>,
-    found: Option<EntryId>,
-    /// Entries below this number may have gone with a server that lost them, or because they were deleted.
-    destroyed_below: u64,
+    found: Option<(u64, EntryId)>,
+    /// Entries with these numbers may have gone with a server that lost them, or because they were deleted.
+    destroyed: Vec<Range<u64>>,
     pub seen: Seen,
     notes: VecDeque<String>,
 }
@@ -73,7 +74,7 @@ impl Default for Ledger {
             handled: Vec::new(),
             awaited: None,
             found: None,
-            destroyed_below: 0,
+            destroyed: Vec::new(),
             seen: Seen::default(),
             notes: VecDeque::new(),
         }
@@ -96,7 +97,7 @@ impl Ledger {
     pub fn confirmed(&mut self, number: u64, id: EntryId) {
         self.fates[index(number)] = Fate::Confirmed;
         if self.found.is_none() && self.awaited.is_some_and(|from| number >= from) {
-            self.found = Some(id);
+            self.found = Some((number, id));
         }
     }
 
@@ -121,14 +122,14 @@ impl Ledger {
         (self.awaited, self.found) = (Some(self.next() + others), None);
     }
 
-    /// Its id, once the server has confirmed it.
-    pub fn found(&self) -> Option<EntryId> {
+    /// Its number and id, once the server has confirmed it.
+    pub fn found(&self) -> Option<(u64, EntryId)> {
         self.found
     }
 
-    /// What was appended so far may be gone, and nobody is to blame.
-    pub fn destroyed(&mut self) {
-        self.destroyed_below = self.next();
+    /// What was appended from this number on until now may be gone, and nobody is to blame.
+    pub fn destroyed(&mut self, from: u64) {
+        self.destroyed.push(from..self.next());
     }
 
     pub fn note(&mut self, what: impl fmt::Display) {
@@ -175,7 +176,7 @@ impl Ledger {
             let there = in_stream.contains(&number);
             count.appended += u64::from(confirmed);
             count.duplicates += handled.saturating_sub(1);
-            if handled == 0 && (there || (confirmed && number >= self.destroyed_below)) {
+            if self.is_missing(number, there) {
                 count.lost += 1;
             } else if handled == 0 && confirmed {
                 count.gone += 1;
@@ -186,12 +187,15 @@ impl Ledger {
 
     /// The first entries that had to come and did not.
     pub fn missing(&self, in_stream: &HashSet<u64>) -> Vec<u64> {
-        let must = |number: &u64| {
-            let confirmed = self.fates[index(*number)] == Fate::Confirmed;
-            let handled = self.handled.get(index(*number)).copied().unwrap_or(0);
-            handled == 0 && (in_stream.contains(number) || (confirmed && *number >= self.destroyed_below))
-        };
+        let must = |number: &u64| self.is_missing(*number, in_stream.contains(number));
         (1..self.next()).filter(must).take(8).collect()
+    }
+
+    fn is_missing(&self, number: u64, is_in_stream: bool) -> bool {
+        let confirmed = self.fates[index(number)] == Fate::Confirmed;
+        let handled = self.handled.get(index(number)).is_some_and(|times| *times > 0);
+        let excused = || self.destroyed.iter().any(|numbers| numbers.contains(&number));
+        !handled && (is_in_stream || (confirmed && !excused()))
     }
 }
 
@@ -211,7 +215,7 @@ mod tests {
     fn five() -> Ledger {
         let mut ledger = Ledger::default();
         assert_eq!(ledger.begin(5), 1);
-        [1, 2, 4].map(|number| ledger.confirmed(number, id(number)));
+        [1, 2, 4].into_iter().for_each(|number| ledger.confirmed(number, id(number)));
         ledger.refused(5);
         ledger
     }
@@ -226,18 +230,18 @@ mod tests {
         assert_eq!(count(&ledger, &[]), expected, "2 and 4, whether trimmed or not");
         assert_eq!(count(&ledger, &[3]).lost, 3, "3 was taken after all");
         assert_eq!(ledger.missing(&[3].into()), [2, 3, 4]);
-        [2, 3, 4].map(|number| ledger.handled(number));
+        [2, 3, 4].into_iter().for_each(|number| ledger.handled(number));
         assert_eq!(count(&ledger, &[1, 2, 3, 4]).lost, 0);
     }
 
     #[test]
     fn what_was_destroyed_is_gone_and_what_survived_is_not() {
         let mut ledger = five();
-        ledger.destroyed();
+        ledger.destroyed(2);
         assert_eq!(ledger.begin(1), 6);
         ledger.confirmed(6, id(6));
         let count = ledger.count(&[2].into());
-        assert_eq!((count.lost, count.gone), (2, 2), "2 is there and 6 came later; 1 and 4 are gone");
+        assert_eq!((count.lost, count.gone), (3, 1), "1 was settled, 2 is there, 6 came later; 4 is gone");
     }
 
     #[test]
@@ -249,6 +253,6 @@ mod tests {
         assert_eq!(ledger.found(), None, "it was appended before");
         ledger.confirmed(7, id(7));
         ledger.confirmed(6, id(6));
-        assert_eq!(ledger.found(), Some(id(7)), "the first that the server confirmed");
+        assert_eq!(ledger.found(), Some((7, id(7))), "the first that the server confirmed");
     }
 }

@@ -20,8 +20,10 @@ pub struct Kind {
 pub enum Harm {
     /// Nothing. No gap and no reset is told, and no consumer ends: all goes on without a restart.
     Nothing,
-    /// Entries, and perhaps the checkpoint with them. Consumers follow the stream, and say so. What came after the fault,
-    /// and what the stream still has at the end, must be handled.
+    /// What the server confirmed last. Of that, what nobody had read leaves no trace; consumers follow what is there. What came
+    /// after the fault, and what the stream has at the end, must be handled.
+    Tail,
+    /// All entries, and perhaps the checkpoint with them. Consumers say so, and follow.
     Entries,
     /// The same, and while it lasts consumers end with a typed error.
     Key,
@@ -42,13 +44,10 @@ const fn short(kind: Kind) -> Kind {
 /// All of them.
 pub const KINDS: &[Kind] = &[
     kind("kill -9, AOF always", Fault::Kill, Ground::Always, &[Redis, Postgres, Rows, Keys]),
-    harmful(
-        kind("kill -9, AOF everysec", Fault::Kill, Ground::EverySecond, &[Redis, Postgres]),
-        Harm::Entries,
-    ),
+    harmful(kind("kill -9, AOF everysec", Fault::Kill, Ground::EverySecond, &[Redis, Postgres]), Harm::Tail),
     harmful(
         kind("power loss, AOF everysec", Fault::PowerLoss, Ground::EverySecond, &[Redis, Postgres]),
-        Harm::Entries,
+        Harm::Tail,
     ),
     short(kind("CLIENT KILL", Fault::ClientKill, Ground::Memory, &[Redis, Postgres, Rows, Keys])),
     kind("CLIENT PAUSE", Fault::ClientPause, Ground::Memory, &[Redis, Rows, Keys]),
@@ -59,8 +58,8 @@ pub const KINDS: &[Kind] = &[
     harmful(kind("DEL", Fault::Del, Ground::Memory, &[Postgres, Redis]), Harm::Entries),
     harmful(kind("RENAME", Fault::Rename, Ground::Memory, &[Postgres, Redis]), Harm::Entries),
     harmful(kind("SET over the key", Fault::SetOver, Ground::Memory, &[Postgres, Redis]), Harm::Key),
-    harmful(kind("replica promoted", Fault::Promote, Ground::Replicated, &[Redis, Postgres]), Harm::Entries),
-    harmful(kind("Sentinel failover", Fault::Failover, Ground::Watched, &[Redis, Postgres]), Harm::Entries),
+    harmful(kind("replica promoted", Fault::Promote, Ground::Replicated, &[Redis, Postgres]), Harm::Tail),
+    harmful(kind("Sentinel failover", Fault::Failover, Ground::Watched, &[Redis, Postgres]), Harm::Tail),
     kind("slot migration", Fault::MoveSlot, Ground::Cluster, &[Redis, Rows, Keys]),
     kind("network cut", Fault::Cut, Ground::Proxied, &[Redis, Rows]),
     kind("network silent", Fault::Stall, Ground::Proxied, &[Redis, Rows]),

@@ -2,12 +2,12 @@
 
 mod cluster;
 mod eyes;
-mod ledger;
-mod list;
-mod row;
-mod scene;
-mod stage;
-mod strike;
+pub mod ledger;
+pub mod list;
+pub mod row;
+pub mod scene;
+pub mod stage;
+pub mod strike;
 mod table;
 mod work;
 

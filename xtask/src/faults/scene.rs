@@ -71,6 +71,8 @@ pub struct Scene {
     eyes: Eyes,
     producer: JoinHandle<()>,
     consumers: Vec<JoinHandle<()>>,
+    /// All entries below this number were settled when somebody looked.
+    settled_below: u64,
 }
 
 /// What it came to.
@@ -98,7 +100,7 @@ impl Scene {
         let consumers = 1..=shared.plan.consumers;
         let consumers = consumers.map(|nth| tokio::spawn(work::consume(Arc::clone(&shared), nth))).collect();
         let producer = tokio::spawn(work::produce(Arc::clone(&shared)));
-        Ok(Self { shared, eyes, producer, consumers })
+        Ok(Self { shared, eyes, producer, consumers, settled_below: 1 })
     }
 
     /// Waits until an entry is settled that is appended after so many others from now on, and the server confirmed.
@@ -106,10 +108,10 @@ impl Scene {
     pub async fn progress(&mut self, others: u64, since: Instant) -> Result<Duration> {
         self.shared.ledger().await_next(others);
         let deadline = Instant::now() + PROGRESS_LIMIT;
-        let id = loop {
+        let (number, id) = loop {
             let found = self.shared.ledger().found();
-            if let Some(id) = found {
-                break id;
+            if let Some(found) = found {
+                break found;
             }
             past(deadline, "no entry can be appended")?;
             time::sleep(POLL).await;
@@ -118,7 +120,24 @@ impl Scene {
             past(deadline, "no new entry is settled")?;
             time::sleep(POLL).await;
         }
+        self.settled_below = number;
         Ok(since.elapsed())
+    }
+
+    /// Waits until consumers have told of a gap or a reset, but no longer.
+    pub async fn until_told(&self, deadline: Instant) {
+        let told = || {
+            let ledger = self.shared.ledger();
+            ledger.seen.gaps + ledger.seen.resets > 0
+        };
+        while !told() && Instant::now() < deadline {
+            time::sleep(POLL).await;
+        }
+    }
+
+    /// The fault that is over may have taken entries: none that was settled when it began, and none from now on.
+    pub fn forgive(&self) {
+        self.shared.ledger().destroyed(self.settled_below);
     }
 
     /// Lets all that is left be done, and counts.
@@ -134,13 +153,14 @@ impl Scene {
         }
         let there = self.eyes.numbers_in_stream().await?;
         self.eyes.collect_effects().await?;
-        let ledger = self.shared.ledger();
+        let mut ledger = self.shared.ledger();
         let count = ledger.count(&there);
+        ledger.note(format_args!("of {} appended, {} are there at the end", count.appended, there.len()));
         let missing = ledger.missing(&there);
-        drop(ledger);
         if !missing.is_empty() {
-            self.shared.ledger().note(format_args!("the first that are missing: {missing:?}"));
+            ledger.note(format_args!("the first that are missing: {missing:?}"));
         }
+        drop(ledger);
         Ok(Finished { count, settled, shared: self.shared })
     }
 
