@@ -171,7 +171,7 @@ pub struct Soak {
     #[arg(long)]
     pub seed: Option<u64>,
     /// Entries a second for each subscription
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(25..=10_000))]
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(25..=10_000))]
     pub rate: u64,
 }
 

@@ -129,7 +129,7 @@ async fn play(
         let victim = victims[random.usize(0..victims.len())];
         if HARMFUL.contains(&fault) {
             // What was settled before it is not forgiven.
-            scenes[victim].progress(0, Instant::now()).await?;
+            scenes[victim].pass(0).await?;
         }
         let stream = scenes[victim].shared.plan.stream.clone();
         for scene in scenes.iter() {
@@ -153,9 +153,9 @@ async fn play(
 /// Waits until each has settled a new entry. How long the slowest took.
 async fn recover(scenes: &mut Vec<Scene>, since: Instant) -> Result<Duration> {
     let mut running = JoinSet::new();
-    for mut scene in scenes.drain(..) {
+    for scene in scenes.drain(..) {
         running.spawn(async move {
-            let result = scene.progress(0, since).await;
+            let result = scene.recover(since).await;
             (scene, result)
         });
     }

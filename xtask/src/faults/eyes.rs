@@ -7,7 +7,7 @@ use std::{
 };
 
 use highwater::{
-    EntryId, Fields, Result as Answer,
+    EntryId, Fields, Position, Result as Answer,
     backend::{CheckpointBackend, Inspect, Read, StreamBackend},
 };
 use highwater_postgres::Postgres;
@@ -62,8 +62,17 @@ impl Eyes {
 
     /// Whether an entry is settled by what is stored. Not, if nobody can tell now.
     pub async fn sees_settled(&self, id: EntryId) -> bool {
+        self.sees(|position| position.settles(id)).await
+    }
+
+    /// Whether all entries up to this one are.
+    pub async fn sees_settled_up_to(&self, id: EntryId) -> bool {
+        self.sees(|position| position.watermark >= id).await
+    }
+
+    async fn sees(&self, holds: impl Fn(&Position) -> bool) -> bool {
         match self.checkpoint().await {
-            Ok(stored) => stored.is_some_and(|checkpoint| checkpoint.position.settles(id)),
+            Ok(stored) => stored.is_some_and(|checkpoint| holds(&checkpoint.position)),
             Err(error) => {
                 self.shared.ledger().note(format_args!("nobody can see the checkpoint: {error}"));
                 self.forget();

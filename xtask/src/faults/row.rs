@@ -19,10 +19,11 @@ use crate::{
 
 /// The first new entry must be settled within this after the fault has ended.
 pub const RECOVERY_MAX: Duration = Duration::from_secs(10);
-/// Entries a second.
+/// Entries a second, and where some have a transaction each.
 const RATE: u64 = 200;
+const RATE_OF_ROWS: u64 = 50;
 /// Before the fault, and behind the first entry that is settled after it, so many entries pass.
-const CALM: u64 = 100;
+const CALM: u64 = 50;
 const CONSUMERS: usize = 2;
 /// Before the line that holds the row, and between its fields.
 pub const MARK: &str = "row|";
@@ -44,13 +45,13 @@ pub async fn row(args: &FaultRow) -> Result {
         store: args.store,
         consumers: CONSUMERS,
         follows: kind.harm != Harm::Nothing,
-        rate: RATE,
+        rate: if args.store == FaultStore::Rows { RATE_OF_ROWS } else { RATE },
         retention: None,
     };
     let mut scene = Scene::start(plan).await?;
     let shared = Arc::clone(&scene.shared);
     let played = async {
-        scene.progress(CALM, Instant::now()).await?;
+        scene.pass(CALM).await?;
         scene.shared.ledger().note("the fault begins");
         kind.fault.strike(&mut stage, "faults")?;
         let ended = Instant::now();
@@ -58,12 +59,12 @@ pub async fn row(args: &FaultRow) -> Result {
         if kind.harm != Harm::Nothing {
             scene.forgive();
         }
-        let recovery = scene.progress(0, ended).await?;
+        let recovery = scene.recover(ended).await?;
         scene.shared.ledger().note("the first new entry is settled");
         if harm(kind, args.store) == Harm::Entries {
             scene.until_told(ended + RECOVERY_MAX).await;
         }
-        scene.progress(CALM, Instant::now()).await?;
+        scene.pass(CALM).await?;
         Result::Ok(recovery)
     };
     let result = match played.await {

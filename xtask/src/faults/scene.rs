@@ -103,25 +103,40 @@ impl Scene {
         Ok(Self { shared, eyes, producer, consumers, settled_below: 1 })
     }
 
-    /// Waits until an entry is settled that is appended after so many others from now on, and the server confirmed.
-    /// Returns how long after `since` that was.
-    pub async fn progress(&mut self, others: u64, since: Instant) -> Result<Duration> {
-        self.shared.ledger().await_next(others);
+    /// Waits until the first entry is settled that is appended from now on. Returns how long after `since` that was.
+    pub async fn recover(&self, since: Instant) -> Result<Duration> {
         let deadline = Instant::now() + PROGRESS_LIMIT;
-        let (number, id) = loop {
-            let found = self.shared.ledger().found();
-            if let Some(found) = found {
-                break found;
-            }
-            past(deadline, "no entry can be appended")?;
-            time::sleep(POLL).await;
-        };
+        let (_, id) = self.appended(0, deadline).await?;
         while !self.eyes.sees_settled(id).await {
             past(deadline, "no new entry is settled")?;
             time::sleep(POLL).await;
         }
-        self.settled_below = number;
         Ok(since.elapsed())
+    }
+
+    /// Lets so many entries come, and waits until all up to there are settled.
+    pub async fn pass(&mut self, others: u64) -> Result {
+        let deadline = Instant::now() + PROGRESS_LIMIT;
+        let (number, id) = self.appended(others, deadline).await?;
+        while !self.eyes.sees_settled_up_to(id).await {
+            past(deadline, "not all is settled")?;
+            time::sleep(POLL).await;
+        }
+        self.settled_below = number;
+        Ok(())
+    }
+
+    /// The first entry behind so many others from now on that the server confirms.
+    async fn appended(&self, others: u64, deadline: Instant) -> Result<(u64, EntryId)> {
+        self.shared.ledger().await_next(others);
+        loop {
+            let found = self.shared.ledger().found();
+            if let Some(found) = found {
+                return Ok(found);
+            }
+            past(deadline, "no entry can be appended")?;
+            time::sleep(POLL).await;
+        }
     }
 
     /// Waits until consumers have told of a gap or a reset, but no longer.
@@ -174,7 +189,7 @@ impl Scene {
             }
             time::sleep(POLL).await;
         };
-        while !self.eyes.sees_settled(last).await {
+        while !self.eyes.sees_settled_up_to(last).await {
             if Instant::now() > deadline {
                 self.shared.ledger().note(format_args!("{last}, the last entry, is not settled in time"));
                 return Ok(false);
