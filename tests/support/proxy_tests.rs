@@ -93,6 +93,7 @@ async fn a_lost_reply_was_carried_out() {
     assert_eq!(*heard.borrow(), "hayneedle");
     let mut again = TcpStream::connect(proxy.addr()).await.unwrap();
     assert_eq!(say(&mut again, "needle").await.unwrap(), "needle!", "it happens once");
+    assert_eq!(proxy.triggers(), 1);
 }
 
 #[tokio::test]

@@ -188,7 +188,7 @@ fn print(struck: &Struck, finished: &[Finished]) -> Result<bool> {
     for Finished { count, settled, shared } in finished {
         let (plan, ledger) = (&shared.plan, shared.ledger());
         let seen = &ledger.seen;
-        let (told, store) = (seen.gaps + seen.resets, store_name(plan.store));
+        let (told, store) = (seen.told(), store_name(plan.store));
         println!(
             "| {} | {:?} | {store} | {} | {} | {} | {told} | {} | {} |",
             plan.client,

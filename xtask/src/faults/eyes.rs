@@ -163,9 +163,18 @@ impl Eyes {
     }
 }
 
-/// How often each number was counted in the hash.
+/// How often each number was counted in the hash, which one of the nodes has.
 async fn keys_of(shared: &Shared) -> Result<Vec<(i64, i64)>> {
-    let client = redis::Client::open(shared.plan.redis.as_str())?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
-    Ok(redis::cmd("HGETALL").arg(effects_key(shared)).query_async(&mut connection).await?)
+    let hosts = shared.plan.redis.split("://").nth(1).unwrap_or_default().trim_end_matches('/');
+    let mut answer = Err("no server was asked".into());
+    for host in hosts.split(',') {
+        let client = redis::Client::open(format!("redis://{host}/"))?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        let counted = redis::cmd("HGETALL").arg(effects_key(shared)).query_async(&mut connection).await;
+        match counted {
+            Ok(counted) => return Ok(counted),
+            Err(error) => answer = Err(error.into()),
+        }
+    }
+    answer
 }

@@ -53,6 +53,13 @@ pub struct Seen {
     pub ended: BTreeMap<String, u64>,
 }
 
+impl Seen {
+    /// How often consumers said that the stream is not what it was.
+    pub fn told(&self) -> u64 {
+        self.gaps + self.resets + self.ended.values().sum::<u64>()
+    }
+}
+
 /// What became of all entries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {

@@ -128,7 +128,7 @@ fn line(recovery: Duration, finished: &Finished, wrong: &[String]) -> Result<Str
         count.appended.to_string(),
         count.lost.to_string(),
         count.gone.to_string(),
-        format!("{}", seen.gaps + seen.resets),
+        seen.told().to_string(),
         count.duplicates.to_string(),
         format!("{:.2} s", recovery.as_secs_f64()),
         format!("{:.1} MiB", peak_memory()? as f64 / 1024.0),
