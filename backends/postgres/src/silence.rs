@@ -7,6 +7,7 @@ use std::{
 
 use highwater::clock::Clock;
 use sqlx::{Connection, postgres::PgPoolOptions};
+use tokio::time::timeout;
 
 /// When a connection last did not answer. Those that were there by then may lead nowhere as well, behind a route or a peer
 /// that is gone, and each of them would cost a whole wait to find out.
@@ -28,11 +29,20 @@ impl Silence {
 
     /// Has the pool close those that were there when one was silent, and those that do not answer.
     pub(crate) fn guard(&self, options: PgPoolOptions) -> PgPoolOptions {
-        let silence = self.clone();
+        let (silence, patience) = (self.clone(), options.get_acquire_timeout() / 2);
         // The driver's own test comes before this, and would wait for each of them.
         options.test_before_acquire(false).before_acquire(move |conn, meta| {
-            let suspect = silence.was_there(meta.age);
-            Box::pin(async move { Ok(!suspect && conn.ping().await.is_ok()) })
+            let silence = silence.clone();
+            Box::pin(async move {
+                if silence.was_there(meta.age) {
+                    return Ok(false);
+                }
+                let answer = timeout(patience, conn.ping()).await;
+                if answer.is_err() {
+                    silence.notice();
+                }
+                Ok(matches!(answer, Ok(Ok(()))))
+            })
         })
     }
 

@@ -26,6 +26,8 @@ use crate::cli::{FaultStore as Store, Ownership};
 const TICK: Duration = Duration::from_millis(20);
 /// As whoever runs processes would: a consumer that ended is started again after this.
 const RESTART_WAIT: Duration = Duration::from_millis(250);
+/// Who writes in a transaction must not wait for ever: a connection may lead nowhere without a word.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(3);
 /// The most entries of one transaction.
 const BATCH_MAX: usize = 200;
 
@@ -185,7 +187,7 @@ async fn rows(
                     let stream = stream.clone();
                     Box::pin(async move {
                         let insert = sqlx::query(INSERT).bind(stream).bind(columns(&[delivery])?);
-                        insert.execute(&mut **tx).await?;
+                        time::timeout(STATEMENT_LIMIT, insert.execute(&mut **tx)).await??;
                         Ok::<_, HandlerError>(())
                     })
                 },
@@ -198,7 +200,8 @@ async fn rows(
             move |tx, batch| {
                 let stream = stream.clone();
                 Box::pin(async move {
-                    sqlx::query(INSERT).bind(stream).bind(columns(&batch)?).execute(&mut **tx).await?;
+                    let insert = sqlx::query(INSERT).bind(stream).bind(columns(&batch)?);
+                    time::timeout(STATEMENT_LIMIT, insert.execute(&mut **tx)).await??;
                     Ok::<_, HandlerError>(())
                 })
             },
