@@ -14,6 +14,7 @@ use highwater::{
 };
 use highwater_postgres::Postgres;
 use highwater_redis::{Client, Effects, Fred, Redis, RedisRs, RedisStore};
+use sqlx::PgConnection;
 use tokio::{sync::watch, time};
 
 use super::{
@@ -27,7 +28,7 @@ const TICK: Duration = Duration::from_millis(20);
 /// As whoever runs processes would: a consumer that ended is started again after this.
 const RESTART_WAIT: Duration = Duration::from_millis(250);
 /// Who writes in a transaction must not wait for ever: a connection may lead nowhere without a word.
-const STATEMENT_LIMIT: Duration = Duration::from_secs(3);
+const STATEMENT_LIMIT: Duration = Duration::from_secs(1);
 /// The most entries of one transaction.
 const BATCH_MAX: usize = 200;
 
@@ -174,40 +175,43 @@ async fn stopped(mut going: watch::Receiver<bool>) {
 
 /// Every second consumer has a transaction for each entry, the others for a batch.
 async fn rows(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     nth: usize,
     consumer: Consumer<Arc<dyn RedisStore>, Postgres>,
 ) -> highwater::Result<Report> {
-    const INSERT: &str = "INSERT INTO effects SELECT $1, n FROM unnest($2::bigint[]) AS e (n)";
-    let stream = shared.plan.stream.clone();
+    let stop = stopped(shared.consume.subscribe());
+    let shared = Arc::clone(shared);
     if nth.is_multiple_of(2) {
         return consumer
             .run_transactional(
-                move |tx, delivery| {
-                    let stream = stream.clone();
-                    Box::pin(async move {
-                        let insert = sqlx::query(INSERT).bind(stream).bind(columns(&[delivery])?);
-                        time::timeout(STATEMENT_LIMIT, insert.execute(&mut **tx)).await??;
-                        Ok::<_, HandlerError>(())
-                    })
-                },
-                stopped(shared.consume.subscribe()),
+                move |tx, delivery| Box::pin(insert(Arc::clone(&shared), nth, tx, vec![delivery])),
+                stop,
             )
             .await;
     }
     consumer
         .run_transactional_batches(
-            move |tx, batch| {
-                let stream = stream.clone();
-                Box::pin(async move {
-                    let insert = sqlx::query(INSERT).bind(stream).bind(columns(&batch)?);
-                    time::timeout(STATEMENT_LIMIT, insert.execute(&mut **tx)).await??;
-                    Ok::<_, HandlerError>(())
-                })
-            },
-            stopped(shared.consume.subscribe()),
+            move |tx, batch| Box::pin(insert(Arc::clone(&shared), nth, tx, batch)),
+            stop,
         )
         .await
+}
+
+/// Writes a row for each entry.
+async fn insert(
+    shared: Arc<Shared>,
+    nth: usize,
+    tx: &mut PgConnection,
+    batch: Vec<Delivery>,
+) -> Result<(), HandlerError> {
+    const INSERT: &str = "INSERT INTO effects SELECT $1, n FROM unnest($2::bigint[]) AS e (n)";
+    let insert = sqlx::query(INSERT).bind(&shared.plan.stream).bind(columns(&batch)?).execute(tx);
+    let inserted = time::timeout(STATEMENT_LIMIT, insert).await;
+    if !matches!(inserted, Ok(Ok(_))) {
+        shared.ledger().note(format_args!("consumer {nth} cannot write: {inserted:?}"));
+    }
+    inserted??;
+    Ok(())
 }
 
 fn set<S: StreamBackend, C: CheckpointBackend>(
