@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use highwater::{
-    ConsumerName, EntryId, Epoch, Outcome, Ownership, Position, Subscription,
+    ConsumerName, EntryId, Epoch, ErrorKind, Outcome, Ownership, Position, Subscription,
     backend::{CheckpointBackend, Committed, Settlement, TransactionalCheckpoint},
 };
 use highwater_redis::{Effects, Redis, key_beside};
@@ -192,5 +192,47 @@ async fn g9_a_crash_leaves_all_of_a_transaction_or_nothing() {
         ];
         let expected = if end == log.len() { "2" } else { "1" };
         assert_eq!(found, [expected; 4], "cut at {end} of {before}..{}", log.len());
+    }
+}
+
+/// Redis has no name for the life of a stream, and the checkpoint does not always know how many entries it stands for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g8_a_stream_that_is_deleted_and_created_anew_at_once_is_told_while_it_is_read() {
+    for ownership in both() {
+        let server = RedisServer::start();
+        let redis = Arc::new(Redis::connect(&server.url()).await.unwrap());
+        let place = Place::new(redis.clone(), redis);
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        // It is here before the stream is.
+        let consumer = place.builder(ownership).build().unwrap();
+        let running = tokio::spawn(consumer.run(Seen::default().handler(), stopped));
+        eventually("it has begun", LIMIT, async || {
+            place.checkpoints.load(&place.subscription).await.unwrap().is_some()
+        })
+        .await;
+        place.append(10).await;
+        place.until_all_settled().await;
+        eventually("it has looked at the stream since", LIMIT, {
+            let begun = std::time::Instant::now();
+            async move || begun.elapsed() > Duration::from_secs(3)
+        })
+        .await;
+        eventually("the checkpoint does not know its ordinal", LIMIT, async || {
+            place.append(1).await;
+            place.until_all_settled().await;
+            let checkpoint = place.checkpoints.load(&place.subscription).await.unwrap().unwrap();
+            ownership == Ownership::Exclusive || checkpoint.position.ordinal.is_none()
+        })
+        .await;
+        let stream = place.subscription.stream.as_str();
+        let mut connection = server.connect().unwrap();
+        for command in
+            [&["MULTI"][..], &["DEL", stream], &["XADD", stream, "*", "n", "1"], &["EXEC"]]
+        {
+            assert!(!connection.run(command).unwrap().is_error());
+        }
+        let ended = tokio::time::timeout(LIMIT, running).await.expect("it is told").unwrap();
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::Reset, "{ownership:?}");
+        drop(stop);
     }
 }

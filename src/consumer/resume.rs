@@ -11,7 +11,7 @@ use super::{
 use crate::{
     EntryId, Epoch, ErrorKind, Position, Result,
     backend::{EnsureGroup, Inspect, Removal, ResetCheckpoint, StreamState},
-    integrity::{self, Finding, Gap, Lost},
+    integrity::{self, Finding, Gap, Lost, Reset, ResetReason},
 };
 
 /// Where to go on.
@@ -98,6 +98,13 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, shared: 
             (stored, finding)
         }
     };
+    let finding = match state.as_ref() {
+        Some(now) if context.is_another(position.watermark, now) => {
+            let (reason, watermark) = (ResetReason::Overtaken, position.watermark);
+            Some(Finding::Reset(Reset { reason, watermark, last: Some(now.last_id) }))
+        }
+        _ => finding,
+    };
     match (finding, state) {
         (None, _) => Ok(Located::At(position.with_incarnation(incarnation))),
         (Some(finding @ Finding::Gap(_)), Some(state)) if skips(context, &finding)? => {
@@ -145,7 +152,8 @@ pub(crate) fn behind_gap(state: &StreamState) -> Position {
 }
 
 fn start(context: &Context, state: Option<&StreamState>) -> Position {
-    let Some(state) = state else { return Position::default() };
+    // To a stream that is not there yet nothing was added. From here on the owner counts by itself.
+    let Some(state) = state else { return Position::default().with_ordinal(Some(0)) };
     match context.settings.start {
         // What was removed before we ever came is not lost to us.
         StartAt::Beginning => Position::at(EntryId::ZERO)
