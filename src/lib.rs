@@ -57,6 +57,9 @@ pub mod _docs {
     #[doc = include_str!("../docs/TESTING.md")]
     pub mod testing {}
 
+    #[doc = include_str!("../docs/FAULTS.md")]
+    pub mod faults {}
+
     #[doc = include_str!("../ARCHITECTURE.md")]
     pub mod architecture {}
 
