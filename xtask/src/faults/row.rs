@@ -21,7 +21,7 @@ use crate::{
 pub const RECOVERY_MAX: Duration = Duration::from_secs(10);
 /// Entries a second, and where some have a transaction each.
 const RATE: u64 = 200;
-const RATE_OF_ROWS: u64 = 50;
+const RATE_OF_ROWS: u64 = 25;
 /// Before the fault, and behind the first entry that is settled after it, so many entries pass.
 const CALM: u64 = 50;
 const CONSUMERS: usize = 2;

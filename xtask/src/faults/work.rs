@@ -23,8 +23,8 @@ use super::{
 };
 use crate::cli::{FaultStore as Store, Ownership};
 
-/// How often the producer appends.
-const TICK: Duration = Duration::from_millis(20);
+/// How often the producer appends in a second, about.
+const TICKS: u64 = 25;
 /// As whoever runs processes would: a consumer that ended is started again after this.
 const RESTART_WAIT: Duration = Duration::from_millis(250);
 /// Who writes in a transaction must not wait for ever: a connection may lead nowhere without a word.
@@ -34,12 +34,13 @@ const BATCH_MAX: usize = 200;
 
 /// Appends numbered entries until it is told to end. Each number is sent once, whatever is said of it.
 pub async fn produce(shared: Arc<Shared>) {
-    let most = usize::try_from(shared.plan.rate / 25).unwrap_or(1).max(1);
+    // As many in each tick on average.
+    let mean = usize::try_from(shared.plan.rate / TICKS).unwrap_or(1).max(1);
     let going = shared.produce.subscribe();
     let Some(producer) = producer(&shared).await else { return };
     while *going.borrow() {
-        append(&shared, &producer, fastrand::usize(1..=most)).await;
-        time::sleep(TICK).await;
+        append(&shared, &producer, fastrand::usize(1..2 * mean)).await;
+        time::sleep(Duration::from_millis(1_000 / TICKS)).await;
     }
     if let Err(error) = producer.close().await {
         shared.ledger().note(format_args!("the producer could not close: {error}"));
