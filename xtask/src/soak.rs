@@ -102,6 +102,8 @@ fn plans(stage: &Stage, rate: u64) -> Vec<Plan> {
         ownership,
         store,
         consumers: CONSUMERS,
+        // It must keep up also where the machine has other things to do.
+        singly: false,
         follows: !is_transactional(store),
         rate,
         retention: Some(RETENTION),

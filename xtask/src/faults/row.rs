@@ -44,6 +44,7 @@ pub async fn row(args: &FaultRow) -> Result {
         ownership: args.ownership,
         store: args.store,
         consumers: CONSUMERS,
+        singly: true,
         follows: kind.harm != Harm::Nothing,
         rate: if args.store == FaultStore::Rows { RATE_OF_ROWS } else { RATE },
         retention: None,

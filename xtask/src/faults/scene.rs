@@ -38,6 +38,8 @@ pub struct Plan {
     pub consumers: usize,
     /// Whether the server may lose entries: then gaps and resets are followed, where else they end a consumer.
     pub follows: bool,
+    /// Whether, of those in transactions of PostgreSQL, every second one has a transaction for each entry.
+    pub singly: bool,
     /// Entries a second, about.
     pub rate: u64,
     /// How long the producer keeps entries; as long as the library does, if it is not given.

@@ -174,7 +174,7 @@ async fn stopped(mut going: watch::Receiver<bool>) {
     drop(going.wait_for(|going| !going).await);
 }
 
-/// Every second consumer has a transaction for each entry, the others for a batch.
+/// Some consumers have a transaction for each entry, the others for a batch.
 async fn rows(
     shared: &Arc<Shared>,
     nth: usize,
@@ -182,7 +182,7 @@ async fn rows(
 ) -> highwater::Result<Report> {
     let stop = stopped(shared.consume.subscribe());
     let shared = Arc::clone(shared);
-    if nth.is_multiple_of(2) {
+    if shared.plan.singly && nth.is_multiple_of(2) {
         return consumer
             .run_transactional(
                 move |tx, delivery| Box::pin(insert(Arc::clone(&shared), nth, tx, vec![delivery])),
