@@ -123,6 +123,14 @@ impl Error {
             .with("stored", stored)
     }
 
+    /// [`ErrorKind::Fenced`]: the checkpoint is not where the caller believed it to be.
+    #[must_use]
+    pub fn moved(expected: crate::EntryId, stored: crate::EntryId) -> Self {
+        Self::new(ErrorKind::Fenced, "the checkpoint stands elsewhere now: look again, and decide anew")
+            .with("expected", expected)
+            .with("stored", stored)
+    }
+
     /// Adds a variable that the message is about. Never a secret.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl fmt::Display) -> Self {

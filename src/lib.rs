@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod attempts;
 pub mod backend;
 pub mod checkpoint;
 pub mod clock;
@@ -12,21 +13,27 @@ mod entry;
 mod error;
 pub mod integrity;
 pub mod layer;
+mod letter;
 pub mod memory;
 mod name;
+pub mod operator;
 pub mod producer;
 mod retry;
 
+pub use attempts::{Attempts, Doom};
 pub use checkpoint::{Checkpoint, Epoch, IdRange, Incarnation, Position, SettledAhead};
 pub use consumer::{
-    BatchHandler, Builder, CheckpointPolicy, Consumer, Deliveries, Handler, HandlerError, Observation,
-    Observer, OnExhausted, OnGap, OnReset, Ownership, Report, Settings, StartAt, Status, Unsettled, typed,
+    BatchHandler, Builder, CheckpointPolicy, Consumer, DeadLetterSink, DeadLetters, Deliveries, Handler,
+    HandlerError, Observation, Observer, OnExhausted, OnGap, OnReset, Ownership, Report, Settings, StartAt,
+    Status, StreamSink, Unsettled, typed,
 };
 pub use delivery::Delivery;
 pub use entry::{Entry, EntryId, Fields};
 pub use error::{Error, ErrorKind, Outcome, Result, Retry};
+pub use letter::{DeathReason, Letter, dead_letter_stream};
 pub use memory::Memory;
 pub use name::{ConsumerName, GroupName, StreamName, Subscription};
+pub use operator::{LetterFilter, Letters, Operator, SeekTo};
 pub use producer::Producer;
 pub use retry::Backoff;
 
@@ -50,6 +57,12 @@ pub mod _docs {
 
     #[doc = include_str!("../docs/EXACTLY_ONCE.md")]
     pub mod exactly_once {}
+
+    #[doc = include_str!("../docs/OPERATIONS.md")]
+    pub mod operations {}
+
+    #[doc = include_str!("../docs/FAILURES.md")]
+    pub mod failures {}
 
     #[doc = include_str!("../docs/COMPARE.md")]
     pub mod compare {}

@@ -16,6 +16,8 @@ mod faults;
 #[cfg(all(test, feature = "conformance"))]
 mod matrix;
 #[cfg(test)]
+mod operations;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod support;

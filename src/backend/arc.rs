@@ -7,12 +7,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Ack, Acked, Acquire, Acquired, Advance, Advanced, Append, AtomicSettle, Beat, CheckpointBackend, Claim,
-    Claimed, Committed, EnsureGroup, Heartbeat, Inspect, Leave, Left, PendingEntry, Read, ReadGroup,
-    ReadPending, Release, Removal, Renew, ResetCheckpoint, Settle, Settled, Settlement, StreamBackend,
-    StreamCapabilities, StreamState, TransactionalCheckpoint, Trim,
+    Ack, Acked, Acquire, Acquired, Advance, Advanced, Append, AtomicSettle, Beat, BuryLetters,
+    CheckpointBackend, Claim, Claimed, Committed, DeadKeys, EnsureGroup, Fate, Heartbeat, Inspect, Leave,
+    Left, LoadAttempts, NoteAttempts, PendingEntry, Read, ReadGroup, ReadPending, Redrive, Redriven, Release,
+    Removal, Renew, ResetCheckpoint, Settle, Settled, Settlement, StreamBackend, StreamCapabilities,
+    StreamState, TransactionalCheckpoint, Trim,
 };
-use crate::{Checkpoint, Delivery, Entry, EntryId, Epoch, GroupName, Result, StreamName, Subscription};
+use crate::{
+    Attempts, Checkpoint, Delivery, Entry, EntryId, Epoch, GroupName, Result, StreamName, Subscription,
+};
 
 #[async_trait]
 impl<T: StreamBackend + ?Sized> StreamBackend for Arc<T> {
@@ -68,6 +71,18 @@ impl<T: StreamBackend + ?Sized> StreamBackend for Arc<T> {
         T::leave(self, request).await
     }
 
+    async fn dead_letter(&self, request: &BuryLetters) -> Result<Vec<Fate>> {
+        T::dead_letter(self, request).await
+    }
+
+    async fn dead_keys(&self, request: &DeadKeys) -> Result<Vec<(u64, u64)>> {
+        T::dead_keys(self, request).await
+    }
+
+    async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>> {
+        T::redrive(self, request).await
+    }
+
     async fn remove(&self, request: &Removal) -> Result<u64> {
         T::remove(self, request).await
     }
@@ -109,6 +124,14 @@ impl<T: CheckpointBackend + ?Sized> CheckpointBackend for Arc<T> {
 
     async fn reset(&self, request: &ResetCheckpoint) -> Result<Epoch> {
         T::reset(self, request).await
+    }
+
+    async fn attempts(&self, request: &LoadAttempts) -> Result<Vec<Attempts>> {
+        T::attempts(self, request).await
+    }
+
+    async fn note_attempts(&self, request: &NoteAttempts) -> Result<()> {
+        T::note_attempts(self, request).await
     }
 
     async fn close(&self) {

@@ -4,8 +4,10 @@ use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 
+use super::{LoadAttempts, NoteAttempts};
 use crate::{
-    Checkpoint, ConsumerName, EntryId, Epoch, GroupName, Position, Result, StreamName, Subscription,
+    Attempts, Checkpoint, ConsumerName, EntryId, Epoch, GroupName, Position, Result, StreamName,
+    Subscription, checkpoint::check_reason,
 };
 
 /// Move a checkpoint forward.
@@ -148,14 +150,21 @@ impl Release {
     }
 }
 
-/// Set a checkpoint to any position, also backwards.
+/// Set a checkpoint to any position, also backwards, or pause its subscription: what an operator does.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ResetCheckpoint {
     /// Whose checkpoint.
     pub subscription: Subscription,
-    /// Where to.
-    pub position: Position,
+    /// Where to. `None`: it stays where it is; at the beginning, if it is nowhere.
+    pub position: Option<Position>,
+    /// Whether nobody is to consume the subscription from now on. `None`: as it is.
+    pub paused: Option<bool>,
+    /// Why: kept in the record, until the next reset.
+    pub reason: Option<String>,
+    /// The watermark that the caller believes to be stored; any other is [`Fenced`](crate::ErrorKind::Fenced). `None`: whatever it
+    /// is.
+    pub expected_watermark: Option<EntryId>,
     /// The epoch that the caller believes to be stored; any other is [`Fenced`](crate::ErrorKind::Fenced). `None`: whatever
     /// it is.
     pub expected: Option<Epoch>,
@@ -167,7 +176,44 @@ impl ResetCheckpoint {
     /// Sets the checkpoint to this position.
     #[must_use]
     pub fn new(subscription: Subscription, position: Position) -> Self {
-        Self { subscription, position, expected: None, force: false }
+        Self { position: Some(position), ..Self::nothing(subscription) }
+    }
+
+    /// Pauses the subscription, or ends its pause.
+    #[must_use]
+    pub fn pause(subscription: Subscription, paused: bool) -> Self {
+        Self { paused: Some(paused), ..Self::nothing(subscription) }
+    }
+
+    fn nothing(subscription: Subscription) -> Self {
+        Self {
+            subscription,
+            position: None,
+            paused: None,
+            reason: None,
+            expected_watermark: None,
+            expected: None,
+            force: false,
+        }
+    }
+
+    /// Says why.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](crate::ErrorKind::Invalid) if it is longer than 128 bytes or holds control characters.
+    pub fn because(mut self, reason: impl Into<String>) -> Result<Self> {
+        let reason = reason.into();
+        check_reason(&reason)?;
+        self.reason = Some(reason).filter(|reason| !reason.is_empty());
+        Ok(self)
+    }
+
+    /// Only if the checkpoint stands there; the beginning, if there is none.
+    #[must_use]
+    pub fn expect_watermark(mut self, watermark: EntryId) -> Self {
+        self.expected_watermark = Some(watermark);
+        self
     }
 
     /// Only if this epoch is stored.
@@ -301,17 +347,41 @@ pub trait CheckpointBackend: fmt::Debug + Send + Sync + 'static {
     /// It may have taken place. Repeating it is harmless.
     async fn advance(&self, request: &Advance) -> Result<Advanced>;
 
-    /// Sets the checkpoint to any position and issues a new epoch, which it returns. Ends the lease that stood.
+    /// Sets the checkpoint to any position, pauses the subscription or ends its pause, as one compare-and-set, and issues a
+    /// new epoch, which it returns. Ends the lease that stood. A new position forgets the attempts that are remembered.
     ///
     /// # Errors
     ///
     /// [`Busy`](crate::ErrorKind::Busy) if a lease stands and `force` is not set; [`Fenced`](crate::ErrorKind::Fenced) if the
-    /// stored epoch is not the expected one. Nothing was changed then.
+    /// stored epoch or watermark is not the expected one. Nothing was changed then.
     ///
     /// # Cancel safety
     ///
     /// It may have taken place: load, and compare the epoch.
     async fn reset(&self, request: &ResetCheckpoint) -> Result<Epoch>;
+
+    /// What is remembered of attempts at entries, in the order of ids.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) if a record cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it changes nothing.
+    async fn attempts(&self, request: &LoadAttempts) -> Result<Vec<Attempts>>;
+
+    /// Remembers attempts, and forgets others, in one atomic step, if the caller's epoch is the stored one.
+    ///
+    /// # Errors
+    ///
+    /// [`Fenced`](crate::ErrorKind::Fenced) and [`Invalid`](crate::ErrorKind::Invalid) as of [`advance`](Self::advance); nothing was
+    /// changed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may have taken place. Repeating it is harmless.
+    async fn note_attempts(&self, request: &NoteAttempts) -> Result<()>;
 
     /// Closes connections. Later calls fail with [`Closed`](crate::ErrorKind::Closed).
     ///

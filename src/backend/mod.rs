@@ -2,8 +2,10 @@
 
 mod arc;
 mod atomic;
+mod attempts;
 mod capabilities;
 mod checkpoint;
+mod dead_letters;
 mod ext;
 mod group;
 mod requests;
@@ -11,10 +13,12 @@ mod stream;
 mod transactional;
 
 pub use atomic::{AtomicSettle, Settle, Settled};
+pub use attempts::{LoadAttempts, NoteAttempts};
 pub use capabilities::StreamCapabilities;
 pub use checkpoint::{
     Acquire, Acquired, Advance, Advanced, CheckpointBackend, Grant, Release, Renew, ResetCheckpoint,
 };
+pub use dead_letters::{BuryLetters, DeadKeys, Fate, NewLetter, Redrive, RedriveLetter, Redriven};
 pub use ext::{CheckpointBackendExt, StreamBackendExt};
 pub use group::{
     Ack, Acked, Beat, Claim, Claimed, EnsureGroup, Heartbeat, Leave, Left, PendingEntry, ReadGroup,

@@ -155,13 +155,15 @@ pub struct GroupState {
     pub pending: u64,
     /// The smallest pending id.
     pub first_pending: Option<EntryId>,
+    /// How many consumers keep a heartbeat that stands.
+    pub consumers_alive: u64,
 }
 
 impl GroupState {
     /// A group that has delivered up to this id, with nothing pending.
     #[must_use]
     pub fn new(last_delivered: EntryId) -> Self {
-        Self { last_delivered, entries_read: None, pending: 0, first_pending: None }
+        Self { last_delivered, entries_read: None, pending: 0, first_pending: None, consumers_alive: 0 }
     }
 }
 

@@ -5,8 +5,9 @@ use std::fmt;
 use async_trait::async_trait;
 
 use super::{
-    Ack, Acked, Append, Beat, Claim, Claimed, EnsureGroup, Heartbeat, Inspect, Leave, Left, PendingEntry,
-    Read, ReadGroup, ReadPending, Removal, StreamCapabilities, StreamState, Trim,
+    Ack, Acked, Append, Beat, BuryLetters, Claim, Claimed, DeadKeys, EnsureGroup, Fate, Heartbeat, Inspect,
+    Leave, Left, PendingEntry, Read, ReadGroup, ReadPending, Redrive, Redriven, Removal, StreamCapabilities,
+    StreamState, Trim,
 };
 use crate::{Delivery, Entry, EntryId, Result};
 
@@ -189,6 +190,47 @@ pub trait StreamBackend: fmt::Debug + Send + Sync + 'static {
     ///
     /// It may have taken place. Repeating it is harmless.
     async fn leave(&self, request: &Leave) -> Result<Left>;
+
+    /// Moves entries to the dead letters and acks them: all of it, for one letter, is one atomic step. Returns the fate of each, in
+    /// the order of the request.
+    ///
+    /// Idempotent: a letter that lies there, with the same fields of the original entry, is not appended again, and its entry is
+    /// acked. That of another entry which had the same id, in a stream that was deleted since, does not count.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](crate::ErrorKind::Invalid) if the dead letters are the stream itself, or the server cannot do it in one step, as
+    /// in a cluster where the two streams lie in different hash slots. A missing group is no error: nothing is pending then.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may have taken place for the first letters, each entirely. Repeating it is harmless.
+    async fn dead_letter(&self, request: &BuryLetters) -> Result<Vec<Fate>>;
+
+    /// The hashes of the keys of which there are dead letters, and how many, in ascending order. Letters that were trimmed do not
+    /// keep a key here: it goes when its last letter is gone.
+    ///
+    /// # Errors
+    ///
+    /// Those of every method.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it changes nothing.
+    async fn dead_keys(&self, request: &DeadKeys) -> Result<Vec<(u64, u64)>>;
+
+    /// Takes letters out of their stream and, if asked, appends their entries to the subscription's stream again; both are
+    /// one atomic step for one letter. Returns what became of each, in the order of the request. The letters' stream stays,
+    /// though it may be empty.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](crate::ErrorKind::Invalid) as of [`dead_letter`](Self::dead_letter).
+    ///
+    /// # Cancel safety
+    ///
+    /// It may have taken place for the first letters, each entirely. Repeated, they are [`Gone`](Redriven::Gone).
+    async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>>;
 
     /// Removes entries, a group or a stream for good, and returns how many of them were there.
     ///

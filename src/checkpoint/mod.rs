@@ -171,6 +171,10 @@ pub struct Checkpoint {
     pub owner: Option<ConsumerName>,
     /// When it was written, by the store's clock.
     pub updated_at: Timestamp,
+    /// Whether nobody is to consume the subscription.
+    pub paused: bool,
+    /// Why it was reset, paused or unpaused the last time, if a reason was given.
+    pub reason: Option<String>,
 }
 
 /// The version of the record that this library writes. It reads this one and refuses later ones.
@@ -180,12 +184,20 @@ impl Checkpoint {
     /// A record of these parts.
     #[must_use]
     pub fn new(position: Position, epoch: Epoch, owner: Option<ConsumerName>, updated_at: Timestamp) -> Self {
-        Self { position, epoch, owner, updated_at }
+        Self { position, epoch, owner, updated_at, paused: false, reason: None }
+    }
+
+    /// As an operator left it.
+    #[must_use]
+    pub fn operated(mut self, paused: bool, reason: Option<String>) -> Self {
+        (self.paused, self.reason) = (paused, reason);
+        self
     }
 
     /// The record as one line of text, for stores that keep it whole.
     ///
-    /// Tab-separated: version, watermark, settled ahead, ordinal, incarnation, epoch, owner, time. An absent value is empty.
+    /// Tab-separated: version, watermark, settled ahead, ordinal, incarnation, epoch, owner, time,
+    /// whether it is paused (`1`), reason. An absent value is empty.
     #[must_use]
     pub fn encode(&self) -> String {
         let p = &self.position;
@@ -198,6 +210,8 @@ impl Checkpoint {
             self.epoch.to_string(),
             self.owner.as_ref().map(ToString::to_string).unwrap_or_default(),
             self.updated_at.to_string(),
+            if self.paused { "1".to_owned() } else { String::new() },
+            self.reason.clone().unwrap_or_default(),
         ]
         .join("\t")
     }
@@ -210,10 +224,13 @@ impl Checkpoint {
     pub fn decode(text: &str) -> Result<Self> {
         let parts: Vec<&str> = text.split('\t').collect();
         check_version(parts[0])?;
-        let [_, watermark, ahead, ordinal, incarnation, epoch, owner, updated_at] = parts[..] else {
-            return Err(corrupt("the checkpoint does not have eight parts"));
+        let [_, watermark, ahead, ordinal, incarnation, epoch, owner, updated_at, paused, reason] = parts[..]
+        else {
+            return Err(corrupt("the checkpoint does not have ten parts"));
         };
-        Self::from_parts(&Parts { watermark, ahead, ordinal, incarnation, epoch, owner, updated_at })
+        let parts =
+            Parts { watermark, ahead, ordinal, incarnation, epoch, owner, updated_at, paused, reason };
+        Self::from_parts(&parts)
     }
 
     /// Reads a record from its parts, for stores that keep them in columns. An absent value is empty.
@@ -236,6 +253,12 @@ impl Checkpoint {
             epoch: Epoch(number("epoch", parts.epoch)?),
             owner: optional_with(parts.owner, |name| ConsumerName::new(name))?,
             updated_at: Timestamp::from_millis(number("updated_at", parts.updated_at)?),
+            paused: match parts.paused {
+                "" => false,
+                "1" => true,
+                other => return Err(corrupt("`paused` cannot be read").with("paused", other.escape_debug())),
+            },
+            reason: optional_with(parts.reason, |reason| check_reason(reason).map(|()| reason.to_owned()))?,
         })
     }
 }
@@ -251,6 +274,16 @@ pub struct Parts<'a> {
     pub epoch: &'a str,
     pub owner: &'a str,
     pub updated_at: &'a str,
+    pub paused: &'a str,
+    pub reason: &'a str,
+}
+
+/// Checks a reason for a reset.
+pub(crate) fn check_reason(reason: &str) -> Result<()> {
+    if reason.len() > 128 || reason.contains(char::is_control) {
+        return Err(Error::invalid("a reason is at most 128 bytes without control characters"));
+    }
+    Ok(())
 }
 
 /// Checks the version of a stored record.

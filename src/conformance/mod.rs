@@ -25,9 +25,11 @@
 //! The only way past a case is a [capability](crate::backend::StreamCapabilities) that the backend says it lacks; the case
 //! then prints `not applicable: <case>: <reason>`. Everything else fails.
 
+mod cases;
 mod checkpoint;
 mod effects;
 mod fused;
+mod letters;
 mod list;
 pub mod model;
 mod run;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
 
 use crate::{
-    ConsumerName, EntryId, Epoch, Error, ErrorKind, Fields, Position, Result, Subscription,
+    ConsumerName, EntryId, Epoch, Error, ErrorKind, Fields, Position, Result, StreamName, Subscription,
     backend::{
         Ack, Acked, Acquire, Acquired, Advance, Advanced, Append, AtomicSettle, Beat, CheckpointBackend,
         Claim, Claimed, EnsureGroup, Grant, GroupState, Heartbeat, Inspect, Leave, NewEntry, PendingEntry,
@@ -114,6 +114,7 @@ impl Streams {
         if verdict.is_ok() {
             // The case may have closed the backend.
             let _ = self.remove_stream().await;
+            let _ = self.at(self.graveyard()).remove_stream().await;
         }
     }
 
@@ -135,6 +136,12 @@ impl Streams {
     pub(super) fn group(&self, name: &str) -> Self {
         let group = name.try_into().expect("the names in the cases are valid");
         let subscription = Subscription { stream: self.subscription.stream.clone(), group };
+        Self { subscription, ..self.clone() }
+    }
+
+    /// Another stream, the same group.
+    pub(super) fn at(&self, stream: StreamName) -> Self {
+        let subscription = Subscription { stream, group: self.subscription.group.clone() };
         Self { subscription, ..self.clone() }
     }
 

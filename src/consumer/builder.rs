@@ -1,15 +1,16 @@
 //! Builds a consumer and starts it.
 
 use std::{
-    collections::hash_map::DefaultHasher,
     fmt,
     hash::{Hash, Hasher},
     marker::PhantomData,
     sync::Arc,
 };
 
+use fnv::FnvHasher;
+
 use super::{
-    BatchHandler, CheckpointPolicy, Deliveries, Handler, Observer, Ownership, Report, Settings,
+    BatchHandler, CheckpointPolicy, DeadLetters, Deliveries, Handler, Observer, Ownership, Report, Settings,
     context::{Context, Parts},
     deliveries,
     lane::{PerBatch, PerEntry},
@@ -22,6 +23,7 @@ use crate::{
     ConsumerName, Delivery, Error, Result, Subscription,
     backend::{AtomicSettle, CheckpointBackend, StreamBackend},
     clock::Clock,
+    dead_letter_stream,
 };
 
 /// Reads a subscription from a stream store `S` and keeps its checkpoint in a store `C`.
@@ -103,6 +105,7 @@ pub struct Builder<S, C> {
     stream: Arc<dyn StreamBackend>,
     checkpoints: Arc<C>,
     settler: Settler,
+    dead: Option<DeadLetters>,
     name: Option<ConsumerName>,
     settings: Settings,
     lanes: usize,
@@ -136,6 +139,7 @@ impl<S, C: CheckpointBackend> Builder<S, C> {
             stream,
             checkpoints,
             settler,
+            dead: None,
             name: None,
             settings: Settings::default(),
             lanes: 1,
@@ -204,7 +208,8 @@ impl<S, C: CheckpointBackend> Builder<S, C> {
     ) -> Self {
         self.lanes = handlers;
         self.key = Some(Arc::new(move |delivery| {
-            let mut hasher = DefaultHasher::new();
+            // One whose hashes are the same in every process and release: dead letters are parked by them.
+            let mut hasher = FnvHasher::default();
             key(delivery).hash(&mut hasher);
             hasher.finish()
         }));
@@ -214,6 +219,21 @@ impl<S, C: CheckpointBackend> Builder<S, C> {
     /// The most entries in one call of a [`BatchHandler`]. A batch is what is there, never waited for. Default: 100.
     pub fn batch_entries_max(mut self, entries: usize) -> Self {
         self.batch_entries_max = entries;
+        self
+    }
+
+    /// Where entries go that are given up. Default: the stream [`dead_letter_stream`](crate::dead_letter_stream), beside the
+    /// consumer's own.
+    ///
+    /// ```
+    /// # use highwater::{Consumer, DeadLetters, Memory, Subscription};
+    /// let consumer = Consumer::fused(Subscription::new("orders", "billing")?, Memory::new())
+    ///     .dead_letters(DeadLetters::Stream("failed-orders".parse()?))
+    ///     .build()?;
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    pub fn dead_letters(mut self, dead: DeadLetters) -> Self {
+        self.dead = Some(dead);
         self
     }
 
@@ -241,6 +261,11 @@ impl<S, C: CheckpointBackend> Builder<S, C> {
                 .with("handlers", self.lanes)
                 .with("batch_entries_max", self.batch_entries_max));
         }
+        let dead = match self.dead {
+            Some(dead) => dead,
+            None => DeadLetters::Stream(dead_letter_stream(&self.subscription)?),
+        };
+        dead.check(&self.subscription, &self.settings, self.key.is_some())?;
         let order = match (self.key, self.lanes) {
             (Some(key), lanes) => Order::Keyed { lanes, key },
             (None, 1) => Order::strict(),
@@ -256,6 +281,7 @@ impl<S, C: CheckpointBackend> Builder<S, C> {
             stream: self.stream,
             store: Arc::clone(&self.checkpoints) as _,
             settler,
+            dead,
             clock: self.clock,
             reporter: Reporter { subscription: self.subscription.clone(), observer: self.observer },
             subscription: self.subscription,
@@ -310,7 +336,8 @@ impl<S, C> Consumer<S, C> {
             }
             order => order,
         };
-        run::start(self.context, Arc::new(PerEntry(handler)), order, shutdown).await
+        let limit = self.context.call_limit();
+        run::start(self.context, Arc::new(PerEntry(handler, limit)), order, shutdown).await
     }
 
     /// As [`run`](Self::run), with a handler per batch, in strict order: one batch at a time, and a batch that fails comes
@@ -333,7 +360,8 @@ impl<S, C> Consumer<S, C> {
             return Err(Error::invalid("batches come in strict order: leave out `concurrency` and `keyed`"));
         }
         let order = Order::Strict { chunk_max: self.batch_entries_max };
-        run::start(self.context, Arc::new(PerBatch(handler)), order, shutdown).await
+        let limit = self.context.call_limit();
+        run::start(self.context, Arc::new(PerBatch(handler, limit)), order, shutdown).await
     }
 
     /// Starts the consumer in a task of its own and yields what it delivers, to be settled by hand.

@@ -12,13 +12,16 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
+    DeadLetters, Ownership,
+    lane::CallLimit,
     observer::{Observation, Reporter},
     settings::Settings,
     settle::Settler,
 };
 use crate::{
-    ConsumerName, EntryId, Epoch, Error, ErrorKind, Incarnation, Retry, Subscription,
-    backend::{CheckpointBackend, StreamBackend, StreamState, Token},
+    Attempts, ConsumerName, Delivery, EntryId, Epoch, Error, ErrorKind, Incarnation, Result, Retry,
+    Subscription,
+    backend::{CheckpointBackend, LoadAttempts, StreamBackend, StreamState, Token},
     clock::Clock,
 };
 
@@ -32,6 +35,7 @@ pub(crate) struct Context {
     pub(crate) stream: Arc<dyn StreamBackend>,
     pub(crate) store: Arc<dyn CheckpointBackend>,
     pub(crate) settler: Settler,
+    pub(crate) dead: DeadLetters,
     pub(crate) clock: Clock,
     pub(crate) reporter: Reporter,
     /// Asks the reader to take the resume path before it reads on.
@@ -64,13 +68,14 @@ pub(crate) struct Parts {
     pub(crate) stream: Arc<dyn StreamBackend>,
     pub(crate) store: Arc<dyn CheckpointBackend>,
     pub(crate) settler: Settler,
+    pub(crate) dead: DeadLetters,
     pub(crate) clock: Clock,
     pub(crate) reporter: Reporter,
 }
 
 impl Context {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { subscription, name, settings, stream, store, settler, clock, reporter } = parts;
+        let Parts { subscription, name, settings, stream, store, settler, dead, clock, reporter } = parts;
         Self {
             subscription,
             name,
@@ -79,6 +84,7 @@ impl Context {
             stream,
             store,
             settler,
+            dead,
             clock,
             reporter,
             resume: Notify::new(),
@@ -106,6 +112,27 @@ impl Context {
         let ours = self.lease_owner();
         let name = |owner: &ConsumerName| owner.as_str().rsplit_once('#').map(|(name, _)| name.to_owned());
         owner != &ours && name(owner) == name(&ours)
+    }
+
+    /// How long a call of the handler may take.
+    pub(crate) fn call_limit(&self) -> CallLimit {
+        CallLimit { clock: self.clock.clone(), limit: self.settings.handler_timeout }
+    }
+
+    /// Whether an entry that is given up must be known as such before its letter is written: where that is not one step with
+    /// what settles the entry.
+    pub(crate) fn notes_doom(&self) -> bool {
+        self.settings.ownership == Ownership::Exclusive || matches!(self.dead, DeadLetters::Sink(_))
+    }
+
+    /// What is remembered of attempts at those of these deliveries that others may have attempted.
+    pub(crate) async fn recall(&self, deliveries: &[Delivery]) -> Result<Vec<Attempts>> {
+        let again = deliveries.iter().filter(|delivery| delivery.deliveries > 1);
+        let ids: Vec<_> = again.map(Delivery::id).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.store.attempts(&LoadAttempts::of(self.subscription.clone(), ids)).await
     }
 
     pub(crate) fn epoch(&self) -> Epoch {

@@ -20,8 +20,8 @@ use tokio::{
 use super::{
     HandlerError, Ownership, Report,
     context::Context,
-    lane::{Chunk, Desk, Lanes, failed},
-    machine::Finished,
+    lane::{Chunk, Desk, Lanes},
+    machine::{Failure, Finished},
     queue::Order,
     run,
 };
@@ -138,19 +138,24 @@ impl Lanes for HandOver {
     // as there are lanes.
     fn run(self: Arc<Self>, mut chunk: Chunk, desk: Arc<Desk>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let key = chunk.key;
+            let slot = chunk.slot;
             debug_assert_eq!(chunk.deliveries.len(), 1, "one delivery a chunk");
             if !desk.halted()
                 && let Some(delivery) = chunk.deliveries.pop()
             {
                 let context = Arc::clone(&self.context);
                 let stake = Stake { context, epoch: chunk.epoch, position: chunk.position };
-                match self.hand_over(delivery.clone(), stake).await {
+                let limit = self.context.call_limit();
+                match limit.caught(self.hand_over(delivery.clone(), stake)).await {
                     Ok(()) => desk.put(Finished::Done(delivery.id(), delivery.fields().size() as u64)),
-                    Err(error) => desk.put(failed(vec![delivery], error, Vec::new())),
+                    Err(error) => {
+                        let failure = Failure::new(error, false);
+                        let deliveries = vec![delivery];
+                        desk.put(Finished::Failed { slot, deliveries, failure, rest: Vec::new() });
+                    }
                 }
             }
-            desk.put(Finished::Idle { key, rest: chunk.deliveries });
+            desk.put(Finished::Idle { slot, rest: chunk.deliveries });
         })
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::ledger::Save;
-use crate::{Backoff, Delivery, EntryId, Error, Position};
+use super::{HandlerError, OnExhausted, book::Note, burials::Burial, handler::Verdict, ledger::Save};
+use crate::{Attempts, Backoff, Delivery, Doom, EntryId, Error, Position, backend::Fate};
 
 /// What happened.
 #[derive(Debug)]
@@ -12,6 +12,8 @@ pub(crate) enum Event<E> {
     Read(Vec<Delivery>),
     /// Deliveries that came another way: the consumer's own pending entries, or claimed ones.
     Recovered(Vec<Delivery>),
+    /// What the store remembers of attempts at entries that come next.
+    Recalled(Vec<Attempts>),
     /// Pending entries that left the stream, where the policy says to go on without them.
     Gone(Vec<EntryId>),
     /// What lanes report.
@@ -20,6 +22,14 @@ pub(crate) enum Event<E> {
     Saved(Save, Option<EntryId>),
     /// The save failed. Try again at this time.
     NotSaved(Save, Duration),
+    /// What became of the burials that were asked for, in their order.
+    Buried(Vec<Fate>),
+    /// They failed. Try again at this time.
+    NotBuried(Duration),
+    /// The note that was asked for is durable.
+    Noted,
+    /// It failed. Try again at this time.
+    NotNoted(Duration),
     /// The position was loaded anew.
     Resumed(Position),
     /// Others may have claimed what we held: forget what has not been started.
@@ -28,6 +38,14 @@ pub(crate) enum Event<E> {
     Tick,
     /// Stop: start nothing more.
     Stop,
+}
+
+/// Which lane a chunk runs on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) key: Option<u64>,
+    /// A crash would be noted as the fault of what runs there.
+    pub(crate) suspect: bool,
 }
 
 /// What a lane reports.
@@ -46,9 +64,29 @@ pub(crate) enum Finished<E> {
     /// Nothing more can be committed. The shell ends the session.
     Broken(Error),
     /// The handler failed with these; `rest` was not started.
-    Failed { deliveries: Vec<Delivery>, error: E, reject: bool, rest: Vec<Delivery> },
+    Failed { slot: Slot, deliveries: Vec<Delivery>, failure: Failure<E>, rest: Vec<Delivery> },
     /// The lane is free; `rest` was not started.
-    Idle { key: Option<u64>, rest: Vec<Delivery> },
+    Idle { slot: Slot, rest: Vec<Delivery> },
+}
+
+/// How a handler failed.
+#[derive(Debug)]
+pub(crate) struct Failure<E> {
+    pub(crate) error: E,
+    pub(crate) verdict: Verdict,
+    /// Which of several deliveries is at fault, if the handler said so.
+    pub(crate) index: Option<usize>,
+    /// What those before it did took no effect.
+    pub(crate) rolled_back: bool,
+    /// What is written into a dead letter.
+    pub(crate) doom: Doom,
+}
+
+impl Failure<HandlerError> {
+    pub(crate) fn new(error: HandlerError, rolled_back: bool) -> Self {
+        let (verdict, index, doom) = (error.verdict(), error.index(), error.doom());
+        Self { error, verdict, index, rolled_back, doom }
+    }
 }
 
 /// What the shell is to do.
@@ -57,11 +95,19 @@ pub(crate) enum Action<E> {
     /// Read at most this many new entries.
     Read { limit: usize },
     /// Run the handler over these, one after the other, on a free lane.
-    Start { key: Option<u64>, deliveries: Vec<Delivery> },
+    Start { slot: Slot, deliveries: Vec<Delivery> },
     /// Save.
     Save(Save),
-    /// The handler has failed with this entry as often as it may. The machine has stopped.
+    /// Write dead letters.
+    Bury(Vec<Burial>),
+    /// Tell the store of attempts.
+    Note(Note),
+    /// The entry was given up and settled, by the policy.
+    Skipped { id: EntryId, doom: Doom },
+    /// The handler has failed with this entry as often as it may, or said to stop. The machine has stopped.
     Exhausted { id: EntryId, attempts: u32, error: E },
+    /// As above, for an entry of which nothing is known but what is remembered.
+    Doomed { id: EntryId, doom: Doom },
     /// All that can be finished is finished and saved.
     Drained,
 }
@@ -79,6 +125,19 @@ pub(crate) struct Counts {
     pub(crate) lapsed: u64,
     /// Handled in a transaction that did not take place, since they had been settled before.
     pub(crate) known: u64,
+    /// Moved to the dead letters, those that were parked included.
+    pub(crate) dead_lettered: u64,
+    /// Given up and settled by the policy.
+    pub(crate) given_up: u64,
+    /// Not dead-lettered, because another consumer held them by then.
+    pub(crate) refused: u64,
+}
+
+impl Counts {
+    /// How many were delivered and came to an end here.
+    pub(crate) fn ended(&self) -> u64 {
+        self.settled + self.known + self.lapsed + self.dead_lettered + self.given_up + self.refused
+    }
 }
 
 /// The limits that the machine keeps.
@@ -89,5 +148,12 @@ pub(crate) struct Limits {
     pub(crate) in_flight_bytes_max: usize,
     pub(crate) window_entries_max: usize,
     pub(crate) attempts_max: u32,
+    pub(crate) crashes_max: u32,
     pub(crate) retry: Backoff,
+    pub(crate) retry_elapsed_max: Option<Duration>,
+    pub(crate) on_exhausted: OnExhausted,
+    /// Whether the store must know of an entry's doom before its letter is written.
+    pub(crate) notes_doom: bool,
+    /// Whether entries of keys that have dead letters follow them.
+    pub(crate) parks: bool,
 }

@@ -1,9 +1,9 @@
 //! What a user gives to a consumer: a handler per entry or per batch, and its verdict.
 
-use std::{error::Error as StdError, fmt, future::Future};
+use std::{error::Error as StdError, fmt, future::Future, time::Duration};
 
 use crate::{
-    Delivery,
+    DeathReason, Delivery, Doom,
     codec::{self, Decode},
 };
 
@@ -24,24 +24,98 @@ use crate::{
 /// ```
 pub struct HandlerError {
     source: Box<dyn StdError + Send + Sync>,
-    reject: bool,
+    verdict: Verdict,
+    reason: DeathReason,
+    index: Option<usize>,
+}
+
+/// What is to become of an entry that was not handled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Again, after this wait or a backoff, up to the limit.
+    Retry(Option<Duration>),
+    /// Never again.
+    Reject,
+    /// The consumer is to stop.
+    Stop,
 }
 
 impl HandlerError {
     /// Call again after a backoff, up to the limit.
     pub fn retry(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { source: error.into(), reject: false }
+        Self::new(error, Verdict::Retry(None), DeathReason::Exhausted)
     }
 
-    /// Never call again with this entry: it would fail the same way.
+    /// Call again at once, up to the limit.
+    pub fn retry_now(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::retry_after(Duration::ZERO, error)
+    }
+
+    /// Call again after this wait, at most a day, up to the limit.
+    pub fn retry_after(wait: Duration, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let wait = wait.min(Duration::from_hours(24));
+        Self::new(error, Verdict::Retry(Some(wait)), DeathReason::Exhausted)
+    }
+
+    /// Never call again with this entry: it would fail the same way. What follows says
+    /// [`on_exhausted`](crate::Settings::on_exhausted).
     pub fn reject(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { source: error.into(), reject: true }
+        let source = error.into();
+        let undecodable = source.downcast_ref().is_some_and(codec::is_undecodable);
+        let reason = if undecodable { DeathReason::Undecodable } else { DeathReason::Rejected };
+        Self::new(source, Verdict::Reject, reason)
+    }
+
+    /// Stop the consumer, gracefully: nothing can be handled now. The entry is not settled, and this is no failure of it.
+    pub fn stop(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(error, Verdict::Stop, DeathReason::Exhausted)
+    }
+
+    /// Of a batch: the entry at this index is at fault. Those before it are handled; in a transaction, all is rolled back and
+    /// the failure counts for that entry alone.
+    #[must_use]
+    pub fn at(mut self, index: usize) -> Self {
+        self.index = Some(index);
+        self
+    }
+
+    pub(crate) fn panicked(message: &str) -> Self {
+        let error = format!("the handler panicked: {message}");
+        Self::new(error, Verdict::Retry(None), DeathReason::Panicked)
+    }
+
+    pub(crate) fn timed_out(limit: Duration) -> Self {
+        let error = format!("the handler took longer than {limit:?}");
+        Self::new(error, Verdict::Retry(None), DeathReason::TimedOut)
+    }
+
+    fn new(error: impl Into<Box<dyn StdError + Send + Sync>>, verdict: Verdict, reason: DeathReason) -> Self {
+        Self { source: error.into(), verdict, reason, index: None }
     }
 
     /// Whether the entry was rejected.
     #[must_use]
     pub fn is_reject(&self) -> bool {
-        self.reject
+        self.verdict == Verdict::Reject
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    pub(crate) fn index(&self) -> Option<usize> {
+        self.index
+    }
+
+    /// What is written into a dead letter.
+    pub(crate) fn doom(&self) -> Doom {
+        let mut text = self.source.to_string();
+        let mut source = self.source.source();
+        while let Some(error) = source {
+            text = format!("{text}: {error}");
+            source = error.source();
+        }
+        Doom::new(self.reason, text)
     }
 
     /// The handler's own error.
@@ -53,7 +127,7 @@ impl HandlerError {
 
 impl fmt::Debug for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HandlerError").field("source", &self.source).field("reject", &self.reject).finish()
+        f.debug_struct("HandlerError").field("source", &self.source).field("verdict", &self.verdict).finish()
     }
 }
 
@@ -72,7 +146,7 @@ impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for HandlerError {
 /// Handles one delivery at a time.
 ///
 /// Returning `Ok` settles the entry; nothing else does. An error or a panic calls the handler again after a backoff, up to
-/// [`attempts_max`](crate::Settings::attempts_max). Delivery is at least once, so a handler must bear to see an entry again:
+/// [`attempts_max`](crate::Settings::attempts_max) times in all, and then the entry is dead-lettered. Delivery is at least once, so a handler must bear to see an entry again:
 /// [`Delivery::is_redelivery`] tells.
 ///
 /// Every `Fn(Delivery) -> impl Future<Output = Result<(), E>>` is a handler:

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::{
     context::{Context, is_passing},
+    entered::Entered,
     observer::Observation,
     resume::{self, Located},
     settings::Ownership,
@@ -30,25 +31,52 @@ const STANDBY_WAIT_MAX: Duration = Duration::from_millis(500);
 /// How long a goodbye may take. Without it, others wait for the time to live.
 pub(crate) const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
-/// Becomes a consumer of the group, or the owner of the lease, and says where to go on.
+/// Becomes a consumer of the group, or the owner of the lease, and says where to go on. Stands by while the subscription is
+/// paused.
 ///
 /// # Errors
 ///
 /// `Busy` if another live process uses this consumer's name and goes on to.
-pub(crate) async fn enter(context: &Context) -> Result<Position> {
-    match context.settings.ownership {
-        Ownership::Shared => join(context).await,
-        Ownership::Exclusive => own(context).await,
+pub(crate) async fn enter(context: &Context) -> Result<Entered> {
+    loop {
+        stand_by(context).await?;
+        let entered = match context.settings.ownership {
+            Ownership::Shared => join(context).await?,
+            Ownership::Exclusive => own(context).await?,
+        };
+        // Otherwise it was paused in between.
+        let Some(position) = entered else { continue };
+        match Entered::recall(context, position).await {
+            // A reset, or another owner after a long pause, came in between.
+            Err(error) if error.kind() == ErrorKind::Fenced => {}
+            entered => return entered,
+        }
     }
 }
 
-async fn join(context: &Context) -> Result<Position> {
+/// Waits while the subscription is paused: without a lease, a heartbeat or a read, so that nobody counts it as alive.
+async fn stand_by(context: &Context) -> Result<()> {
+    let mut told = false;
+    while let Some(checkpoint) = context.store.load(&context.subscription).await?.filter(|c| c.paused) {
+        if !told {
+            told = true;
+            context.report(&Observation::Paused { reason: checkpoint.reason.as_deref() });
+            if context.settings.ownership == Ownership::Shared {
+                leave(context, GOODBYE_MAX).await;
+            }
+        }
+        context.clock.sleep(clock::about(context.settings.probe_interval)).await;
+    }
+    Ok(())
+}
+
+async fn join(context: &Context) -> Result<Option<Position>> {
     // A process of this name that was killed counts as alive for its time to live. Then its name is free.
     let patience = context.clock.elapsed() + context.settings.ttl + context.settings.ttl / 3;
     loop {
-        let (position, _) = resume::shared(context).await?;
+        let Some((position, _)) = resume::shared(context).await? else { return Ok(None) };
         match context.stream.heartbeat(&heartbeat(context)).await {
-            Ok(_) => return Ok(position),
+            Ok(_) => return Ok(Some(position)),
             // The group went in between.
             Err(error) if error.kind() == ErrorKind::Missing => {
                 context.clock.sleep(context.settings.ttl / 10).await
@@ -61,7 +89,7 @@ async fn join(context: &Context) -> Result<Position> {
     }
 }
 
-async fn own(context: &Context) -> Result<Position> {
+async fn own(context: &Context) -> Result<Option<Position>> {
     let request = Acquire::new(context.subscription.clone(), context.lease_owner(), context.settings.ttl);
     // As in `join`: a process of this name that was killed holds the lease for its time to live, and no longer.
     let patience = context.clock.elapsed() + context.settings.ttl + context.settings.ttl / 3;
@@ -70,6 +98,10 @@ async fn own(context: &Context) -> Result<Position> {
         match context.store.acquire(&request).await? {
             Acquired::Owned(ownership) => {
                 context.set_epoch(ownership.epoch);
+                if context.store.load(&context.subscription).await?.is_some_and(|c| c.paused) {
+                    leave(context, GOODBYE_MAX).await;
+                    return Ok(None);
+                }
                 context.report(&Observation::Acquired);
                 let is_new = ownership.position.is_none();
                 let Located::At(position) = resume::locate(context, ownership.position, false).await? else {
@@ -88,7 +120,7 @@ async fn own(context: &Context) -> Result<Position> {
                         saved => saved.map(drop)?,
                     }
                 }
-                return Ok(position);
+                return Ok(Some(position));
             }
             Acquired::Held { owner: Some(owner), .. }
                 if context.is_namesake(&owner) && context.clock.elapsed() >= patience =>
@@ -118,6 +150,31 @@ pub(crate) fn heartbeat(context: &Context) -> Heartbeat {
 
 /// Renews until it is lost or the task is ended.
 pub(crate) async fn keep(context: Arc<Context>, news: mpsc::UnboundedSender<News>) {
+    match context.settings.ownership {
+        Ownership::Shared => {
+            tokio::select! {
+                () = renewals(&context, &news) => {}
+                () = watch(&context) => {}
+            }
+        }
+        Ownership::Exclusive => renewals(&context, &news).await,
+    }
+}
+
+/// Notices that the checkpoint was reset or paused, also where nothing is saved. An owner learns it by its lease. Never ends.
+async fn watch(context: &Context) {
+    loop {
+        context.clock.sleep(clock::about(context.settings.probe_interval)).await;
+        match context.store.load(&context.subscription).await {
+            Ok(stored) if resume::epoch(stored.as_ref()) != context.epoch() => context.resume.notify_one(),
+            Ok(_) => {}
+            // What matters goes on without an answer, until so much is unsaved that reading pauses.
+            Err(error) => tracing::debug!(%error, "could not look at the checkpoint; will look again"),
+        }
+    }
+}
+
+async fn renewals(context: &Context, news: &mpsc::UnboundedSender<News>) {
     let interval = context.settings.ttl / 3;
     let mut wait = interval.mul_f64(clock::fraction());
     // By our own monotonic clock, from before the call that was answered: never later than the store's deadline.
@@ -132,7 +189,7 @@ pub(crate) async fn keep(context: Arc<Context>, news: mpsc::UnboundedSender<News
             // An owner that has no answer when its lease is over is none.
             Ownership::Exclusive => stands_until.saturating_sub(asked).max(Duration::from_millis(1)),
         };
-        match renew(&context, limit).await {
+        match renew(context, limit).await {
             Ok(beat) => {
                 stands_until = asked + context.settings.ttl;
                 wait = interval.mul_f64(0.75 + 0.25 * clock::fraction());

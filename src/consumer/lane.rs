@@ -7,13 +7,17 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::Notify;
 
-use super::{BatchHandler, Handler, HandlerError, machine::Finished};
-use crate::{Delivery, Epoch, Position};
+use super::{
+    BatchHandler, Handler, HandlerError,
+    machine::{Failure, Finished, Slot},
+};
+use crate::{Delivery, Epoch, Position, clock::Clock};
 
 /// Where lanes put what they have finished. The driver takes all of it at once, so under load it wakes once for many.
 #[derive(Debug, Default)]
@@ -58,7 +62,7 @@ impl Desk {
 /// What a lane is to handle.
 #[derive(Debug)]
 pub(crate) struct Chunk {
-    pub(crate) key: Option<u64>,
+    pub(crate) slot: Slot,
     pub(crate) deliveries: Vec<Delivery>,
     /// The epoch that they belong to.
     pub(crate) epoch: Epoch,
@@ -75,8 +79,15 @@ pub(crate) trait Lanes: Send + Sync + 'static {
     fn run(self: Arc<Self>, chunk: Chunk, desk: Arc<Desk>) -> BoxFuture<'static, ()>;
 }
 
+/// How long a call of a handler may take.
+#[derive(Debug, Clone)]
+pub(crate) struct CallLimit {
+    pub(crate) clock: Clock,
+    pub(crate) limit: Option<Duration>,
+}
+
 /// One call for each delivery.
-pub(crate) struct PerEntry<H>(pub(crate) H);
+pub(crate) struct PerEntry<H>(pub(crate) H, pub(crate) CallLimit);
 
 impl<H: Handler> Lanes for PerEntry<H> {
     fn settles(&self) -> bool {
@@ -84,7 +95,7 @@ impl<H: Handler> Lanes for PerEntry<H> {
     }
 
     fn run(self: Arc<Self>, chunk: Chunk, desk: Arc<Desk>) -> BoxFuture<'static, ()> {
-        let Chunk { key, deliveries: chunk, .. } = chunk;
+        let Chunk { slot, deliveries: chunk, .. } = chunk;
         Box::pin(async move {
             let mut chunk = chunk.into_iter();
             while !desk.halted()
@@ -92,24 +103,25 @@ impl<H: Handler> Lanes for PerEntry<H> {
             {
                 let (id, bytes) = (delivery.id(), delivery.fields().size() as u64);
                 // The call is within, for a handler may panic before it returns its future.
-                match caught(async { self.0.handle(delivery.clone()).await }).await {
+                match self.1.caught(async { self.0.handle(delivery.clone()).await }).await {
                     Ok(()) => desk.put(Finished::Done(id, bytes)),
                     Err(error) => {
                         let rest = chunk.by_ref().collect();
-                        desk.put(failed(vec![delivery], error, rest));
+                        let failure = Failure::new(error, false);
+                        desk.put(Finished::Failed { slot, deliveries: vec![delivery], failure, rest });
                         break;
                     }
                 }
                 // A handler that never waits would keep the thread from everything else.
                 tokio::task::coop::consume_budget().await;
             }
-            desk.put(Finished::Idle { key, rest: chunk.collect() });
+            desk.put(Finished::Idle { slot, rest: chunk.collect() });
         })
     }
 }
 
 /// One call for the whole chunk.
-pub(crate) struct PerBatch<H>(pub(crate) H);
+pub(crate) struct PerBatch<H>(pub(crate) H, pub(crate) CallLimit);
 
 impl<H: BatchHandler> Lanes for PerBatch<H> {
     fn settles(&self) -> bool {
@@ -117,40 +129,45 @@ impl<H: BatchHandler> Lanes for PerBatch<H> {
     }
 
     fn run(self: Arc<Self>, chunk: Chunk, desk: Arc<Desk>) -> BoxFuture<'static, ()> {
-        let Chunk { key, deliveries: chunk, .. } = chunk;
+        let Chunk { slot, deliveries: chunk, .. } = chunk;
         Box::pin(async move {
             if desk.halted() {
-                desk.put(Finished::Idle { key, rest: chunk });
+                desk.put(Finished::Idle { slot, rest: chunk });
                 return;
             }
-            match caught(async { self.0.handle_batch(chunk.clone()).await }).await {
+            match self.1.caught(async { self.0.handle_batch(chunk.clone()).await }).await {
                 Ok(()) => {
                     for delivery in chunk {
                         desk.put(Finished::Done(delivery.id(), delivery.fields().size() as u64));
                     }
                 }
-                Err(error) => desk.put(failed(chunk, error, Vec::new())),
+                Err(error) => {
+                    let failure = Failure::new(error, false);
+                    desk.put(Finished::Failed { slot, deliveries: chunk, failure, rest: Vec::new() });
+                }
             }
-            desk.put(Finished::Idle { key, rest: Vec::new() });
+            desk.put(Finished::Idle { slot, rest: Vec::new() });
         })
     }
 }
 
-pub(crate) fn failed(
-    deliveries: Vec<Delivery>,
-    error: HandlerError,
-    rest: Vec<Delivery>,
-) -> Finished<HandlerError> {
-    Finished::Failed { reject: error.is_reject(), deliveries, error, rest }
-}
-
-/// The handler's result; a panic is an error like another.
-pub(crate) async fn caught(
-    handling: impl Future<Output = Result<(), HandlerError>>,
-) -> Result<(), HandlerError> {
-    AssertUnwindSafe(handling).catch_unwind().await.unwrap_or_else(|panic| {
-        Err(HandlerError::retry(format!("the handler panicked: {}", panic_message(&*panic))))
-    })
+impl CallLimit {
+    /// The handler's result; a panic is an error like another, and so is a call that takes too long.
+    pub(crate) async fn caught(
+        &self,
+        handling: impl Future<Output = Result<(), HandlerError>>,
+    ) -> Result<(), HandlerError> {
+        let caught = AssertUnwindSafe(handling).catch_unwind();
+        let ended = match self.limit {
+            None => caught.await,
+            Some(limit) => tokio::select! {
+                biased;
+                ended = caught => ended,
+                () = self.clock.sleep(limit) => return Err(HandlerError::timed_out(limit)),
+            },
+        };
+        ended.unwrap_or_else(|panic| Err(HandlerError::panicked(panic_message(&*panic))))
+    }
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {

@@ -142,6 +142,14 @@ impl Ledger {
         }
     }
 
+    /// Whether the entry is known to be settled.
+    pub(crate) fn is_settled(&self, id: EntryId) -> bool {
+        match self {
+            Self::Exclusive { tracker, .. } => tracker.is_settled(id),
+            Self::Shared(held) => held.position.settles(id),
+        }
+    }
+
     /// Whether the entry is held, or settled.
     pub(crate) fn knows(&self, id: EntryId) -> bool {
         match self {

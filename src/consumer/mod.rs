@@ -1,8 +1,12 @@
 //! Consumes a subscription: reads, calls the handler, settles, and resumes where it stopped.
 
+mod book;
 mod builder;
+mod burials;
 mod context;
+mod dead;
 mod deliveries;
+mod entered;
 mod events;
 mod handler;
 mod keeper;
@@ -14,7 +18,7 @@ mod policy;
 mod queue;
 mod reader;
 mod report;
-mod resume;
+pub(crate) mod resume;
 mod run;
 mod session;
 mod settings;
@@ -29,7 +33,9 @@ mod properties;
 mod tests;
 
 pub use builder::{Builder, Consumer};
+pub use dead::{DeadLetterSink, DeadLetters, StreamSink};
 pub use deliveries::{Deliveries, Unsettled};
+pub(crate) use handler::Verdict;
 pub use handler::{BatchHandler, Handler, HandlerError, typed};
 pub use observer::{Observation, Observer, Status};
 pub use report::Report;

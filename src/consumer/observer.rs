@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    ConsumerName, EntryId, Error, Subscription,
+    ConsumerName, Doom, EntryId, Error, Subscription,
     integrity::{Gap, Reset},
 };
 
@@ -19,6 +19,25 @@ pub enum Observation<'a> {
     Settled(u64),
     /// So many failed and will be tried again.
     Retried(u64),
+    /// An entry was moved to the dead letters.
+    DeadLettered {
+        /// Which.
+        id: EntryId,
+        /// What it died of.
+        doom: &'a Doom,
+    },
+    /// An entry was given up and settled, by [`OnExhausted::Skip`](crate::OnExhausted::Skip).
+    GivenUp {
+        /// Which.
+        id: EntryId,
+        /// What it died of.
+        doom: &'a Doom,
+    },
+    /// An entry was not dead-lettered, because another consumer holds it by now.
+    Refused {
+        /// Which.
+        id: EntryId,
+    },
     /// The checkpoint was advanced.
     Advanced {
         /// Where it stands now.
@@ -45,6 +64,11 @@ pub enum Observation<'a> {
     StandingBy {
         /// Who, if the store knows.
         owner: Option<&'a ConsumerName>,
+    },
+    /// An operator has paused the subscription. Reported once, until it goes on.
+    Paused {
+        /// Why, if a reason was given.
+        reason: Option<&'a str>,
     },
     /// The lease was taken.
     Acquired,
@@ -135,6 +159,15 @@ fn log(observation: &Observation<'_>) {
         Observation::Skipped(count) => tracing::debug!(count, "redelivered and skipped"),
         Observation::Settled(count) => tracing::trace!(count, "settled"),
         Observation::Retried(count) => tracing::debug!(count, "will be retried"),
+        Observation::DeadLettered { id, doom } => {
+            tracing::warn!(%id, reason = %doom.reason, error = doom.error, "dead-lettered");
+        }
+        Observation::GivenUp { id, doom } => {
+            tracing::warn!(%id, reason = %doom.reason, error = doom.error, "given up and skipped");
+        }
+        Observation::Refused { id } => {
+            tracing::info!(%id, "not dead-lettered: another consumer holds the entry");
+        }
         Observation::Advanced { watermark, latency, late_acks } => {
             tracing::debug!(%watermark, ?latency, late_acks, "checkpoint advanced");
         }
@@ -155,6 +188,7 @@ fn log(observation: &Observation<'_>) {
                 "standing by: another owner holds the lease"
             );
         }
+        Observation::Paused { reason } => tracing::info!(reason, "standing by: the subscription is paused"),
         Observation::Acquired => tracing::info!("lease taken"),
         Observation::Lost(error) => tracing::warn!(%error, "lease lost"),
         Observation::Unavailable { error, wait } => {

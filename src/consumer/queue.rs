@@ -8,13 +8,16 @@ use std::{
     time::Duration,
 };
 
-use crate::Delivery;
+use crate::{Delivery, delivery::Care};
 
 /// Says which key a delivery belongs to, as a hash.
 pub(crate) type KeyFn = Arc<dyn Fn(&Delivery) -> u64 + Send + Sync>;
 
 /// How many deliveries one lane is given at once.
 const CHUNK_MAX: usize = 1_000;
+
+/// How many suspects are started together. Should the process die of one, each of them comes alone.
+const SUSPECTS_MAX: usize = 64;
 
 #[derive(Clone)]
 pub(crate) enum Order {
@@ -80,6 +83,8 @@ pub(crate) struct Queue {
     running: usize,
     /// Strict: nothing starts before this time, and then so many as one chunk.
     hold: Option<(Duration, usize)>,
+    /// Strict: nothing starts, since what comes first is being dead-lettered.
+    blocked: bool,
     retries: BinaryHeap<Reverse<Retry>>,
     retried: u64,
     /// Keyed: keys whose delivery has failed while its lane is not yet free.
@@ -88,6 +93,8 @@ pub(crate) struct Queue {
     busy: HashMap<u64, VecDeque<Delivery>>,
     /// Keyed: the next of keys that have become free.
     runnable: VecDeque<(u64, Delivery)>,
+    /// Suspects that wait for another one to end. Their keys are busy.
+    suspects: VecDeque<(Option<u64>, Delivery)>,
 }
 
 impl Queue {
@@ -97,11 +104,13 @@ impl Queue {
             ready: VecDeque::new(),
             running: 0,
             hold: None,
+            blocked: false,
             retries: BinaryHeap::new(),
             retried: 0,
             failed: HashSet::new(),
             busy: HashMap::new(),
             runnable: VecDeque::new(),
+            suspects: VecDeque::new(),
         }
     }
 
@@ -146,30 +155,56 @@ impl Queue {
             // The key stays busy until its retry has succeeded.
             return;
         }
+        self.release(key);
+    }
+
+    /// A key is not busy any more, or goes on with what waits behind.
+    fn release(&mut self, key: u64) {
         match self.busy.get_mut(&key).and_then(VecDeque::pop_front) {
             Some(next) => self.runnable.push_back((key, next)),
             None => drop(self.busy.remove(&key)),
         }
     }
 
-    /// What to start now, if there is anything and a lane is free.
-    pub(crate) fn next(&mut self, now: Duration) -> Option<(Option<u64>, Vec<Delivery>)> {
+    /// What to start now, if there is anything and a lane is free; no suspect unless `suspects`.
+    pub(crate) fn next(&mut self, now: Duration, suspects: bool) -> Option<(Option<u64>, Vec<Delivery>)> {
         let started = match self.order.clone() {
-            Order::Strict { chunk_max } => self.next_strict(chunk_max, now).map(|chunk| (None, chunk)),
-            Order::Unordered { lanes } if self.running < lanes => {
-                self.due(now).or_else(|| self.ready.pop_front()).map(|delivery| (None, vec![delivery]))
+            Order::Strict { chunk_max } => {
+                self.next_strict(chunk_max, now, suspects).map(|chunk| (None, chunk))
             }
-            Order::Keyed { lanes, key } if self.running < lanes => {
-                self.next_keyed(&key, now).map(|(key, delivery)| (Some(key), vec![delivery]))
-            }
+            Order::Unordered { lanes } if self.running < lanes => self.next_of(suspects, |queue| {
+                queue.due(now).or_else(|| queue.ready.pop_front()).map(|delivery| (None, delivery))
+            }),
+            Order::Keyed { lanes, key } if self.running < lanes => self.next_of(suspects, |queue| {
+                queue.next_keyed(&key, now).map(|(key, delivery)| (Some(key), delivery))
+            }),
             Order::Unordered { .. } | Order::Keyed { .. } => None,
         };
         self.running += usize::from(started.is_some());
         started
     }
 
-    fn next_strict(&mut self, chunk_max: usize, now: Duration) -> Option<Vec<Delivery>> {
-        if self.running > 0 || self.ready.is_empty() {
+    /// One delivery; suspects come one at a time.
+    fn next_of(
+        &mut self,
+        suspects: bool,
+        mut next: impl FnMut(&mut Self) -> Option<(Option<u64>, Delivery)>,
+    ) -> Option<(Option<u64>, Vec<Delivery>)> {
+        if suspects && let Some((key, delivery)) = self.suspects.pop_front() {
+            return Some((key, vec![delivery]));
+        }
+        while let Some((key, delivery)) = next(self) {
+            if suspects || !delivery.care.is_suspect() {
+                return Some((key, vec![delivery]));
+            }
+            self.suspects.push_back((key, delivery));
+        }
+        None
+    }
+
+    fn next_strict(&mut self, chunk_max: usize, now: Duration, suspects: bool) -> Option<Vec<Delivery>> {
+        let first = self.ready.front()?.care;
+        if self.running > 0 || self.blocked || (first.is_suspect() && !suspects) {
             return None;
         }
         let chunk = match self.hold {
@@ -178,7 +213,55 @@ impl Queue {
             None => chunk_max,
         };
         self.hold = None;
-        Some(self.ready.drain(..chunk.min(self.ready.len())).collect())
+        let chunk = match first {
+            care if care.is_alone() => 1,
+            Care::Suspect => chunk.min(SUSPECTS_MAX),
+            _ => chunk,
+        };
+        let alike = self.ready.iter().take(chunk).take_while(|delivery| delivery.care == first).count();
+        Some(self.ready.drain(..alike).collect())
+    }
+
+    /// What was handed out as the next is not started: it is being dead-lettered. Its key, or the stream, waits.
+    pub(crate) fn withhold(&mut self, key: Option<u64>) {
+        self.running -= 1;
+        self.blocked = matches!(self.order, Order::Strict { .. });
+        debug_assert!(key.is_none_or(|key| self.busy.contains_key(&key)), "it was handed out");
+    }
+
+    /// What was handed out as the next is not started, and comes first again.
+    pub(crate) fn put_back(&mut self, key: Option<u64>, deliveries: Vec<Delivery>) {
+        self.running -= 1;
+        deliveries.into_iter().rev().for_each(|delivery| self.restart(key, delivery));
+    }
+
+    /// What has failed is being dead-lettered: its key, or the stream, waits. Comes before its lane is free.
+    pub(crate) fn block(&mut self, key: Option<u64>) {
+        match (&self.order, key) {
+            (Order::Strict { .. }, _) => self.blocked = true,
+            (Order::Keyed { .. }, Some(key)) => drop(self.failed.insert(key)),
+            _ => {}
+        }
+    }
+
+    /// It is dead-lettered, or is not ours any more.
+    pub(crate) fn unblock(&mut self, key: Option<u64>) {
+        self.blocked = false;
+        // Where its lane is not free yet, that releases the key.
+        if let Some(key) = key
+            && !self.failed.remove(&key)
+        {
+            self.release(key);
+        }
+    }
+
+    /// It is not to be dead-lettered after all: it comes first.
+    pub(crate) fn restart(&mut self, key: Option<u64>, delivery: Delivery) {
+        self.blocked = false;
+        match key {
+            Some(key) => self.runnable.push_front((key, delivery)),
+            None => self.ready.push_front(delivery),
+        }
     }
 
     fn next_keyed(&mut self, key: &KeyFn, now: Duration) -> Option<(u64, Delivery)> {
@@ -212,7 +295,9 @@ impl Queue {
     /// When something that waits may start, unless a lane must become free first.
     pub(crate) fn wake(&self) -> Option<Duration> {
         match self.order {
-            Order::Strict { .. } => self.hold.filter(|_| self.running == 0).map(|(at, _)| at),
+            Order::Strict { .. } => {
+                self.hold.filter(|_| self.running == 0 && !self.blocked).map(|(at, _)| at)
+            }
             Order::Unordered { lanes } | Order::Keyed { lanes, .. } => {
                 self.retries.peek().filter(|_| self.running < lanes).map(|Reverse(retry)| retry.at)
             }
@@ -233,9 +318,11 @@ impl Queue {
             }
             drained.push(delivery);
         }
-        for (key, delivery) in std::mem::take(&mut self.runnable) {
+        let suspects = std::mem::take(&mut self.suspects).into_iter();
+        let runnable = std::mem::take(&mut self.runnable).into_iter().map(|(key, next)| (Some(key), next));
+        for (key, delivery) in runnable.chain(suspects) {
             drained.push(delivery);
-            drained.extend(self.busy.remove(&key).into_iter().flatten());
+            drained.extend(key.and_then(|key| self.busy.remove(&key)).into_iter().flatten());
         }
         self.busy.values_mut().for_each(|behind| drained.extend(behind.drain(..)));
         drained

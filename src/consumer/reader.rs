@@ -8,7 +8,7 @@ use super::{
     settings::Ownership,
 };
 use crate::{
-    Delivery, EntryId, Epoch, ErrorKind, Incarnation, Position, Result,
+    Attempts, Delivery, EntryId, Epoch, ErrorKind, Incarnation, Position, Result,
     backend::{Beat, Inspect, Read, ReadGroup, ReadPending},
     clock,
     integrity::{self, Finding},
@@ -23,6 +23,8 @@ pub(crate) struct Batch {
     pub(crate) deliveries: Vec<Delivery>,
     /// Own pending entries that left the stream.
     pub(crate) gone: Vec<EntryId>,
+    /// What the store remembers of attempts at them.
+    pub(crate) recalled: Vec<Attempts>,
     /// The position that the resume path has found, if it was taken.
     pub(crate) resumed: Option<Position>,
     /// The resume path had to create the group, which delivers anew what the one before had pending.
@@ -132,7 +134,10 @@ impl Reader {
     async fn attempt(&mut self, limit: usize) -> Result<Batch> {
         match self.phase {
             Phase::Resume if self.is_shared() => {
-                let (position, created) = resume::shared(&self.context).await?;
+                let Some((position, created)) = resume::shared(&self.context).await? else {
+                    // Paused: whoever takes part again stands by.
+                    return Ok(Batch { anew: true, ..Batch::default() });
+                };
                 // Whoever created the group, heartbeats went with the old one. Without one, what is read from now on would
                 // wait for the idle time of strangers if this process were killed.
                 let beat = self.context.stream.heartbeat(&keeper::heartbeat(&self.context)).await?;
@@ -186,7 +191,7 @@ impl Reader {
             self.phase = Phase::New;
             return Ok(Batch::default());
         };
-        self.phase = Phase::Pending { after: last.id };
+        let after = last.id;
         let mut batch = Batch::default();
         for entry in pending {
             match entry.into_delivery() {
@@ -194,6 +199,8 @@ impl Reader {
                 Err(id) => batch.gone.push(id),
             }
         }
+        batch.recalled = self.context.recall(&batch.deliveries).await?;
+        self.phase = Phase::Pending { after };
         Ok(batch)
     }
 

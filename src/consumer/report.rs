@@ -17,6 +17,12 @@ pub struct Report {
     pub skipped: u64,
     /// Entries that were taken over from dead consumers.
     pub claimed: u64,
+    /// Entries that were moved to the dead letters.
+    pub dead_lettered: u64,
+    /// Entries that were given up and settled by [`OnExhausted::Skip`](crate::OnExhausted::Skip).
+    pub given_up: u64,
+    /// Entries that were to be dead-lettered, and were not, because another consumer held them by then.
+    pub refused: u64,
     /// Gaps that were met and skipped.
     pub gaps: u64,
     /// How often a store could not answer and was asked again.

@@ -9,8 +9,8 @@ use super::{
     settings::{OnGap, OnReset, StartAt},
 };
 use crate::{
-    EntryId, Epoch, ErrorKind, Position, Result,
-    backend::{EnsureGroup, Inspect, Removal, ResetCheckpoint, StreamState},
+    Checkpoint, EntryId, Epoch, ErrorKind, Position, Result,
+    backend::{EnsureGroup, GroupState, Inspect, Removal, ResetCheckpoint, StreamState},
     integrity::{self, Finding, Gap, Lost, Reset, ResetReason},
 };
 
@@ -23,12 +23,16 @@ pub(crate) enum Located {
     Again,
 }
 
-/// Shared: where the group is to stand. Creates it there, and says so, and the checkpoint where there is none.
-pub(crate) async fn shared(context: &Context) -> Result<(Position, bool)> {
+/// Shared: where the group is to stand. Creates it there, and says so, and the checkpoint where there is none. `None`: the
+/// subscription is paused.
+pub(crate) async fn shared(context: &Context) -> Result<Option<(Position, bool)>> {
     let mut created = false;
     loop {
         let stored = context.store.load(&context.subscription).await?;
-        context.set_epoch(stored.as_ref().map_or(Epoch::default(), |checkpoint| checkpoint.epoch));
+        context.set_epoch(epoch(stored.as_ref()));
+        if stored.as_ref().is_some_and(|checkpoint| checkpoint.paused) {
+            return Ok(None);
+        }
         let is_new = stored.is_none();
         let Located::At(position) =
             locate(context, stored.map(|checkpoint| checkpoint.position), true).await?
@@ -36,15 +40,24 @@ pub(crate) async fn shared(context: &Context) -> Result<(Position, bool)> {
             continue;
         };
         let request = EnsureGroup::new(context.subscription.clone(), &position);
-        if context.stream.ensure_group(&request).await? {
+        let fresh = context.stream.ensure_group(&request).await?;
+        if fresh {
             created = true;
             context.report(&Observation::GroupCreated { at: position.watermark });
-            // Another consumer may have advanced since the checkpoint was loaded. Now that the group is there, what it acks
-            // counts again, so one more look is enough: the group is moved up to what it finds.
-            let now = context.store.load(&context.subscription).await?;
-            if now.is_some_and(|now| now.position.watermark > position.watermark) {
-                continue;
+        }
+        let now = context.store.load(&context.subscription).await?;
+        let stands = now.as_ref().map(|now| now.position.watermark);
+        if epoch(now.as_ref()) != context.epoch() {
+            if stands < Some(position.watermark) {
+                // Somebody moved the checkpoint back since it was loaded, and the group must not stand where it was.
+                context.stream.remove(&Removal::Group(context.subscription.clone())).await?;
             }
+            continue;
+        }
+        // Another consumer may have advanced since the checkpoint was loaded. Now that the group is there, what it acks
+        // counts again, so one more look is enough: the group is moved up to what it finds.
+        if fresh && stands > Some(position.watermark) {
+            continue;
         }
         if is_new {
             // Without this, a group that is lost before the first ack would start by the start policy again.
@@ -54,8 +67,13 @@ pub(crate) async fn shared(context: &Context) -> Result<(Position, bool)> {
                 saved => saved.map(drop)?,
             }
         }
-        return Ok((position, created));
+        return Ok(Some((position, created)));
     }
+}
+
+/// The epoch that stands, as far as a checkpoint tells.
+pub(crate) fn epoch(checkpoint: Option<&Checkpoint>) -> Epoch {
+    checkpoint.map_or(Epoch::default(), |checkpoint| checkpoint.epoch)
 }
 
 /// Holds a stored position against the stream and applies the policies. Without one, the start policy says where.
@@ -71,33 +89,8 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, shared: 
     let Some(stored) = stored else {
         return Ok(Located::At(start(context, state.as_ref()).with_incarnation(incarnation)));
     };
-    // What the group has acked since the checkpoint was written is settled, though the checkpoint does not know it yet.
     let group = state.as_ref().filter(|_| shared).and_then(|state| state.group.as_ref());
-    let (position, finding) = match (group.and_then(|group| group.first_pending), group) {
-        (Some(first), _) if first.prev() >= Some(stored.watermark) => {
-            let is_behind = first.prev() > Some(stored.watermark);
-            // Whether it is the same stream, the checkpoint says; whether entries are missing, the pending one knows better.
-            let finding = match (integrity::check(&stored, state.as_ref()), trimmed(first, state.as_ref())) {
-                (Some(reset @ Finding::Reset(_)), _) => Some(reset),
-                (Some(counted), Some(_)) if !is_behind => Some(counted),
-                (_, trimmed) => trimmed,
-            };
-            let behind = first.prev().filter(|_| is_behind);
-            (behind.map_or_else(|| stored.clone(), |behind| stored.clone().at_watermark(behind)), finding)
-        }
-        (None, Some(group)) if group.last_delivered > stored.watermark => {
-            let mut behind = stored.clone().at_watermark(group.last_delivered);
-            if behind.watermark == group.last_delivered {
-                behind = behind.with_ordinal(group.entries_read);
-            }
-            let finding = integrity::check(&behind, state.as_ref());
-            (behind, finding)
-        }
-        _ => {
-            let finding = integrity::check(&stored, state.as_ref());
-            (stored, finding)
-        }
-    };
+    let (position, finding) = with_group(stored, group, state.as_ref());
     let finding = match state.as_ref() {
         Some(now) if context.is_another(position.watermark, now) => {
             let (reason, watermark) = (ResetReason::Overtaken, position.watermark);
@@ -120,6 +113,39 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, shared: 
         }
         (Some(finding @ Finding::Gap(_)), _) => Err(finding.into()),
         (Some(finding @ Finding::Reset(_)), state) => reset(context, finding, state.as_ref()).await,
+    }
+}
+
+/// What the group has acked since the checkpoint was written is settled, though the checkpoint does not know it yet.
+pub(crate) fn with_group(
+    stored: Position,
+    group: Option<&GroupState>,
+    state: Option<&StreamState>,
+) -> (Position, Option<Finding>) {
+    match (group.and_then(|group| group.first_pending), group) {
+        (Some(first), _) if first.prev() >= Some(stored.watermark) => {
+            let is_behind = first.prev() > Some(stored.watermark);
+            // Whether it is the same stream, the checkpoint says; whether entries are missing, the pending one knows better.
+            let finding = match (integrity::check(&stored, state), trimmed(first, state)) {
+                (Some(reset @ Finding::Reset(_)), _) => Some(reset),
+                (Some(counted), Some(_)) if !is_behind => Some(counted),
+                (_, trimmed) => trimmed,
+            };
+            let behind = first.prev().filter(|_| is_behind);
+            (behind.map_or_else(|| stored.clone(), |behind| stored.clone().at_watermark(behind)), finding)
+        }
+        (None, Some(group)) if group.last_delivered > stored.watermark => {
+            let mut behind = stored.at_watermark(group.last_delivered);
+            if behind.watermark == group.last_delivered {
+                behind = behind.with_ordinal(group.entries_read);
+            }
+            let finding = integrity::check(&behind, state);
+            (behind, finding)
+        }
+        _ => {
+            let finding = integrity::check(&stored, state);
+            (stored, finding)
+        }
     }
 }
 

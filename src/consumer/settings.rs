@@ -65,12 +65,16 @@ pub enum OnReset {
     FromEnd,
 }
 
-/// What to do with an entry whose handler has failed as often as it may.
+/// What to do with an entry that is given up: rejected, or failed as often or for as long as it may.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnExhausted {
-    /// Stop with [`ErrorKind::Handler`](crate::ErrorKind::Handler). The entry is not settled.
+    /// Move it to the dead letters, in one step with its ack where both are on one server, and go on.
     #[default]
+    DeadLetter,
+    /// Settle it, report it, and go on: its effects are lost.
+    Skip,
+    /// Stop with [`ErrorKind::Handler`](crate::ErrorKind::Handler). The entry is not settled.
     Stop,
 }
 
@@ -99,14 +103,24 @@ pub struct Settings {
     pub on_gap: OnGap,
     /// What to do about another stream. Default: [`OnReset::Fail`].
     pub on_reset: OnReset,
-    /// What to do about an entry that cannot be handled. Default: [`OnExhausted::Stop`].
+    /// What to do about an entry that cannot be handled. Default: [`OnExhausted::DeadLetter`].
     pub on_exhausted: OnExhausted,
 
-    /// How often the handler is called with an entry before it is given up, by one process. The count does not survive the
-    /// process. Default: 5.
+    /// How often the handler may fail with an entry before it is given up, by all processes together. What a process that was
+    /// killed had not noted yet is not counted. Default: 5.
     pub attempts_max: u32,
-    /// The waits between those attempts. Default: 100 ms, doubling to 30 s.
+    /// How often a process may die while it handles an entry before that is given up. Such an entry comes again alone, and
+    /// only then can be told from those beside it, so the process dies once or twice more than this. Default: 5.
+    pub crashes_max: u32,
+    /// The waits between attempts. Default: 100 ms, doubling to 30 s.
     pub retry: Backoff,
+    /// An entry that fails this long after it failed first is given up, however few its attempts. Default: none.
+    pub retry_elapsed_max: Option<Duration>,
+    /// A call of the handler that takes longer is dropped at its next await, and has failed. Default: none.
+    pub handler_timeout: Option<Duration>,
+    /// With [`keyed`](crate::Builder::keyed) order: entries of a key that has dead letters follow them there, in order, until the
+    /// key is redriven or dropped; up to so many letters with a key, and then the key waits. 0: they are handled. Default: 0.
+    pub parked_entries_max: u64,
     /// The waits before a server that cannot answer is asked again. Default: 50 ms, doubling to 2 s.
     pub reconnect: Backoff,
 
@@ -152,6 +166,10 @@ impl Default for Settings {
             on_reset: OnReset::default(),
             on_exhausted: OnExhausted::default(),
             attempts_max: 5,
+            crashes_max: 5,
+            retry_elapsed_max: None,
+            handler_timeout: None,
+            parked_entries_max: 0,
             retry: Backoff::default(),
             reconnect: Backoff {
                 first: Duration::from_millis(50),
@@ -182,6 +200,7 @@ impl Settings {
     pub fn validate(&self) -> Result<()> {
         let at_least_one = [
             ("attempts_max", self.attempts_max as usize),
+            ("crashes_max", self.crashes_max as usize),
             ("read_entries_max", self.read_entries_max),
             ("in_flight_entries_max", self.in_flight_entries_max),
             ("in_flight_bytes_max", self.in_flight_bytes_max),
@@ -207,6 +226,8 @@ impl Settings {
             ("claim_min_idle", self.claim_min_idle, 1),
             ("drain_timeout", self.drain_timeout, 0),
             ("checkpoint", interval, 0),
+            ("retry_elapsed_max", self.retry_elapsed_max.unwrap_or_default(), 0),
+            ("handler_timeout", self.handler_timeout.unwrap_or(Duration::from_millis(1)), 1),
         ];
         for (name, value, min_ms) in waits {
             if !(Duration::from_millis(min_ms)..=Duration::from_secs(86_400)).contains(&value) {

@@ -100,6 +100,11 @@ impl Tracker {
         self.counted.then_some(self.read_ordinal)
     }
 
+    /// Whether the entry is known to be settled.
+    pub(crate) fn is_settled(&self, id: EntryId) -> bool {
+        id <= self.watermark || self.ahead.contains(id)
+    }
+
     /// Takes an entry that was read.
     pub(crate) fn admit(&mut self, id: EntryId) -> Admission {
         #[cfg(test)]

@@ -13,8 +13,8 @@ use futures_util::future::BoxFuture;
 use super::{
     HandlerError, Ownership,
     context::{Context, is_passing},
-    lane::{Chunk, Desk, Lanes, caught, failed},
-    machine::Finished,
+    lane::{Chunk, Desk, Lanes},
+    machine::{self, Finished},
 };
 use crate::{
     Delivery, EntryId, Error, ErrorKind, Outcome,
@@ -67,13 +67,13 @@ where
 
     fn run(self: Arc<Self>, chunk: Chunk, desk: Arc<Desk>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let key = chunk.key;
+            let slot = chunk.slot;
             if desk.halted() {
-                desk.put(Finished::Idle { key, rest: chunk.deliveries });
+                desk.put(Finished::Idle { slot, rest: chunk.deliveries });
                 return;
             }
             self.settle(chunk, &desk).await;
-            desk.put(Finished::Idle { key, rest: Vec::new() });
+            desk.put(Finished::Idle { slot, rest: Vec::new() });
         })
     }
 }
@@ -117,7 +117,9 @@ where
                     }
                 }
                 Err(Failure::Handler(error)) => {
-                    desk.put(failed(chunk.deliveries, error, Vec::new()));
+                    let Chunk { slot, deliveries, .. } = chunk;
+                    let failure = machine::Failure::new(error, true);
+                    desk.put(Finished::Failed { slot, deliveries, failure, rest: Vec::new() });
                     return;
                 }
                 Err(Failure::Store(error)) => {
@@ -138,7 +140,8 @@ where
             }
         }
         // The call is within, for a handler may panic before it returns its future.
-        let handled = caught(async { (self.call)(&mut tx, chunk.deliveries.clone()).await }).await;
+        let call = async { (self.call)(&mut tx, chunk.deliveries.clone()).await };
+        let handled = self.context.call_limit().caught(call).await;
         let ended = match handled {
             Ok(()) => self.store.commit(tx, &request).await.map_err(Failure::from),
             Err(error) => {

@@ -94,6 +94,12 @@ operations! {
     Ack = "ack", writes: true, idempotent: true;
     /// `leave`.
     Leave = "leave", writes: true, idempotent: true;
+    /// `dead_letter`.
+    DeadLetter = "dead_letter", writes: true, idempotent: true;
+    /// `dead_keys`.
+    DeadKeys = "dead_keys", writes: false, idempotent: true;
+    /// `redrive`. Repeated, what was done would look as if it had been done before.
+    Redrive = "redrive", writes: true, idempotent: false;
     /// `remove`.
     Remove = "remove", writes: true, idempotent: true;
     /// `load`.
@@ -110,6 +116,10 @@ operations! {
     Advance = "advance", writes: true, idempotent: true;
     /// `reset`. Repeated, it would issue another epoch, or refuse the one that it issued.
     Reset = "reset", writes: true, idempotent: false;
+    /// `attempts`.
+    Attempts = "attempts", writes: false, idempotent: true;
+    /// `note_attempts`.
+    NoteAttempts = "note_attempts", writes: true, idempotent: true;
     /// `settle`.
     Settle = "settle", writes: true, idempotent: true;
     /// `begin`.

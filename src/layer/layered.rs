@@ -11,13 +11,14 @@ use futures_util::future::BoxFuture;
 
 use super::{Attempt, Call, Operation};
 use crate::{
-    Checkpoint, Delivery, Entry, EntryId, Epoch, Error, ErrorKind, GroupName, Result, Retry, StreamName,
-    Subscription,
+    Attempts, Checkpoint, Delivery, Entry, EntryId, Epoch, Error, ErrorKind, GroupName, Result, Retry,
+    StreamName, Subscription,
     backend::{
-        Ack, Acked, Acquire, Acquired, Advance, Advanced, Append, AtomicSettle, Beat, CheckpointBackend,
-        Claim, Claimed, Committed, EnsureGroup, Heartbeat, Inspect, Leave, Left, PendingEntry, Read,
-        ReadGroup, ReadPending, Release, Removal, Renew, ResetCheckpoint, Settle, Settled, Settlement,
-        StreamBackend, StreamCapabilities, StreamState, TransactionalCheckpoint, Trim,
+        Ack, Acked, Acquire, Acquired, Advance, Advanced, Append, AtomicSettle, Beat, BuryLetters,
+        CheckpointBackend, Claim, Claimed, Committed, DeadKeys, EnsureGroup, Fate, Heartbeat, Inspect, Leave,
+        Left, LoadAttempts, NoteAttempts, PendingEntry, Read, ReadGroup, ReadPending, Redrive, Redriven,
+        Release, Removal, Renew, ResetCheckpoint, Settle, Settled, Settlement, StreamBackend,
+        StreamCapabilities, StreamState, TransactionalCheckpoint, Trim,
     },
 };
 
@@ -153,6 +154,21 @@ impl<B: StreamBackend, L: Layer> StreamBackend for Layered<B, L> {
         self.layer.call(call, &|| self.backend.leave(request)).await
     }
 
+    async fn dead_letter(&self, request: &BuryLetters) -> Result<Vec<Fate>> {
+        let call = Call::new(self.backend.name(), Operation::DeadLetter);
+        self.layer.call(call, &|| self.backend.dead_letter(request)).await
+    }
+
+    async fn dead_keys(&self, request: &DeadKeys) -> Result<Vec<(u64, u64)>> {
+        let call = Call::new(self.backend.name(), Operation::DeadKeys);
+        self.layer.call(call, &|| self.backend.dead_keys(request)).await
+    }
+
+    async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>> {
+        let call = Call::new(self.backend.name(), Operation::Redrive);
+        self.layer.call(call, &|| self.backend.redrive(request)).await
+    }
+
     async fn remove(&self, request: &Removal) -> Result<u64> {
         let call = Call::new(self.backend.name(), Operation::Remove);
         self.layer.call(call, &|| self.backend.remove(request)).await
@@ -202,6 +218,16 @@ impl<B: CheckpointBackend, L: Layer> CheckpointBackend for Layered<B, L> {
     async fn reset(&self, request: &ResetCheckpoint) -> Result<Epoch> {
         let call = Call::new(self.backend.name(), Operation::Reset);
         self.layer.call(call, &|| self.backend.reset(request)).await
+    }
+
+    async fn attempts(&self, request: &LoadAttempts) -> Result<Vec<Attempts>> {
+        let call = Call::new(self.backend.name(), Operation::Attempts);
+        self.layer.call(call, &|| self.backend.attempts(request)).await
+    }
+
+    async fn note_attempts(&self, request: &NoteAttempts) -> Result<()> {
+        let call = Call::new(self.backend.name(), Operation::NoteAttempts);
+        self.layer.call(call, &|| self.backend.note_attempts(request)).await
     }
 
     async fn close(&self) {

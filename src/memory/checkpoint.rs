@@ -4,10 +4,10 @@ use async_trait::async_trait;
 
 use super::{Memory, group, record::Record};
 use crate::{
-    Checkpoint, Epoch, Error, GroupName, Result, StreamName, Subscription,
+    Attempts, Checkpoint, Epoch, Error, GroupName, Result, StreamName, Subscription,
     backend::{
-        Acked, Acquire, Acquired, Advance, Advanced, AtomicSettle, CheckpointBackend, Release, Renew,
-        ResetCheckpoint, Settle, Settled,
+        Acked, Acquire, Acquired, Advance, Advanced, AtomicSettle, CheckpointBackend, LoadAttempts,
+        NoteAttempts, Release, Renew, ResetCheckpoint, Settle, Settled,
     },
 };
 
@@ -74,6 +74,28 @@ impl CheckpointBackend for Memory {
                 let epoch = record.reset(request, now)?;
                 state.checkpoints.insert(request.subscription.clone(), record);
                 Ok(epoch)
+            }
+        }
+    }
+
+    async fn attempts(&self, request: &LoadAttempts) -> Result<Vec<Attempts>> {
+        let state = self.state()?;
+        Ok(state
+            .checkpoints
+            .get(&request.subscription)
+            .map_or_else(Vec::new, |record| record.attempts(request)))
+    }
+
+    async fn note_attempts(&self, request: &NoteAttempts) -> Result<()> {
+        let mut state = self.state()?;
+        match state.checkpoints.get_mut(&request.subscription) {
+            Some(record) => record.note_attempts(request),
+            None => {
+                // A record that says nothing but this is no checkpoint.
+                let mut record = Record::default();
+                record.note_attempts(request)?;
+                state.checkpoints.insert(request.subscription.clone(), record);
+                Ok(())
             }
         }
     }

@@ -72,6 +72,10 @@ impl Group {
         Ok(beat)
     }
 
+    pub(super) fn consumers_alive(&self, now: Duration) -> u64 {
+        self.heartbeats.values().filter(|sign| now < sign.until).count() as u64
+    }
+
     pub(super) fn leave(&mut self, request: &Leave) -> Left {
         let pending = self.pending.values().filter(|p| p.owner == request.consumer).count() as u64;
         let taken = self.heartbeats.get(&request.consumer).is_some_and(|sign| sign.token != request.token);

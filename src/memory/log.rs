@@ -1,6 +1,9 @@
 //! One stream: its entries, and what survives them.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::Duration,
+};
 
 use super::group::Group;
 use crate::{
@@ -92,7 +95,7 @@ impl Log {
         (known > 0 || self.forgotten == 0).then_some(self.forgotten + known as u64)
     }
 
-    pub(super) fn state(&self, group: Option<&GroupName>) -> StreamState {
+    pub(super) fn state(&self, group: Option<&GroupName>, now: Duration) -> StreamState {
         let mut state = StreamState::new(self.last_id, self.entries.len() as u64);
         state.first_id = self.entries.first_key_value().map(|(&id, _)| id);
         state.entries_added = Some(self.entries_added());
@@ -102,6 +105,7 @@ impl Log {
             state.entries_read = self.ordinal(group.last_delivered);
             state.pending = group.pending.len() as u64;
             state.first_pending = group.pending.first_key_value().map(|(&id, _)| id);
+            state.consumers_alive = group.consumers_alive(now);
             state
         });
         state

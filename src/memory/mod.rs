@@ -21,6 +21,7 @@
 
 mod checkpoint;
 mod group;
+mod letters;
 mod log;
 mod record;
 mod state;

@@ -1,10 +1,16 @@
 //! One subscription's checkpoint: position, epoch and lease.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
-    Checkpoint, ConsumerName, EntryId, Epoch, Error, ErrorKind, Position, Result,
-    backend::{Acquire, Acquired, Advance, Advanced, Grant, Release, Renew, ResetCheckpoint, Settlement},
+    Attempts, Checkpoint, ConsumerName, EntryId, Epoch, Error, ErrorKind, Position, Result,
+    backend::{
+        Acquire, Acquired, Advance, Advanced, Grant, LoadAttempts, NoteAttempts, Release, Renew,
+        ResetCheckpoint, Settlement,
+    },
     clock::Timestamp,
 };
 
@@ -15,6 +21,9 @@ pub(super) struct Record {
     lease: Option<Lease>,
     /// Settled above the watermark, each by itself in a transaction.
     settled: BTreeSet<EntryId>,
+    attempts: BTreeMap<EntryId, Attempts>,
+    paused: bool,
+    reason: Option<String>,
 }
 
 #[derive(Debug)]
@@ -34,7 +43,8 @@ impl Record {
     /// The checkpoint under the epoch that stands now, so that whoever loads it may advance it.
     pub(super) fn checkpoint(&self) -> Option<Checkpoint> {
         let Stored { position, owner, updated_at } = self.stored.as_ref()?;
-        Some(Checkpoint::new(position.clone(), self.epoch, owner.clone(), *updated_at))
+        let checkpoint = Checkpoint::new(position.clone(), self.epoch, owner.clone(), *updated_at);
+        Some(checkpoint.operated(self.paused, self.reason.clone()))
     }
 
     pub(super) fn acquire(&mut self, request: &Acquire, now: Duration) -> Acquired {
@@ -100,6 +110,10 @@ impl Record {
         if let Some(expected) = request.expected {
             self.expect(expected)?;
         }
+        let watermark = self.stored.as_ref().map_or(EntryId::ZERO, |stored| stored.position.watermark);
+        if let Some(expected) = request.expected_watermark.filter(|&expected| expected != watermark) {
+            return Err(Error::moved(expected, watermark));
+        }
         if let Some(lease) = self.standing(now.0)
             && !request.force
         {
@@ -113,10 +127,36 @@ impl Record {
             });
         }
         self.epoch = self.epoch.next();
-        self.stored = Some(Stored { position: request.position.clone(), owner: None, updated_at: now.1 });
+        if let Some(position) = request.position.clone() {
+            self.stored = Some(Stored { position, owner: None, updated_at: now.1 });
+            self.settled.clear();
+            self.attempts.clear();
+        } else if self.stored.is_none() {
+            self.stored = Some(Stored { position: Position::default(), owner: None, updated_at: now.1 });
+        }
+        self.paused = request.paused.unwrap_or(self.paused);
+        self.reason = request.reason.clone();
         self.lease = None;
-        self.settled.clear();
         Ok(self.epoch)
+    }
+
+    pub(super) fn attempts(&self, request: &LoadAttempts) -> Vec<Attempts> {
+        match &request.ids {
+            None => self.attempts.values().cloned().collect(),
+            Some(ids) => {
+                let ids: BTreeSet<_> = ids.iter().collect();
+                ids.into_iter().filter_map(|id| self.attempts.get(id)).cloned().collect()
+            }
+        }
+    }
+
+    pub(super) fn note_attempts(&mut self, request: &NoteAttempts) -> Result<()> {
+        self.check(request.epoch)?;
+        self.attempts.extend(request.set.iter().map(|attempts| (attempts.id, attempts.clone())));
+        for id in &request.clear {
+            self.attempts.remove(id);
+        }
+        Ok(())
     }
 
     /// Which entries of a transaction are settled already.

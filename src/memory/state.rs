@@ -7,13 +7,15 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{group::Group, log::Log, record::Record};
+use super::{group::Group, letters::Graves, log::Log, record::Record};
 use crate::{Error, ErrorKind, GroupName, Result, StreamName, Subscription};
 
 #[derive(Debug, Default)]
 pub(super) struct State {
     slots: HashMap<StreamName, Slot>,
     pub(super) checkpoints: BTreeMap<Subscription, Record>,
+    /// By the stream of the letters.
+    pub(super) graves: BTreeMap<(Subscription, StreamName), Graves>,
 }
 
 /// The place of a stream, which may be absent while readers wait for it.

@@ -7,13 +7,15 @@ use async_trait::async_trait;
 use super::{
     Memory,
     group::{self, Group},
+    letters,
     state::{State, missing},
 };
 use crate::{
     Delivery, Entry, EntryId, Error, Result, StreamName,
     backend::{
-        Ack, Acked, Append, Beat, Claim, Claimed, EnsureGroup, Heartbeat, Inspect, Leave, Left, PendingEntry,
-        Read, ReadGroup, ReadPending, Removal, StreamBackend, StreamCapabilities, StreamState, Trim,
+        Ack, Acked, Append, Beat, BuryLetters, Claim, Claimed, DeadKeys, EnsureGroup, Fate, Heartbeat,
+        Inspect, Leave, Left, PendingEntry, Read, ReadGroup, ReadPending, Redrive, Redriven, Removal,
+        StreamBackend, StreamCapabilities, StreamState, Trim,
     },
 };
 
@@ -46,7 +48,8 @@ impl StreamBackend for Memory {
     }
 
     async fn inspect(&self, request: &Inspect) -> Result<Option<StreamState>> {
-        Ok(self.state()?.log(&request.stream).map(|log| log.state(request.group.as_ref())))
+        let now = self.clock().elapsed();
+        Ok(self.state()?.log(&request.stream).map(|log| log.state(request.group.as_ref(), now)))
     }
 
     async fn read(&self, request: &Read) -> Result<Vec<Entry>> {
@@ -154,6 +157,22 @@ impl StreamBackend for Memory {
         Ok(state.group_mut(&request.subscription).map_or(Left::new(0), |group| group.leave(request)))
     }
 
+    async fn dead_letter(&self, request: &BuryLetters) -> Result<Vec<Fate>> {
+        letters::apart(&request.subscription, &request.into)?;
+        let now = self.clock().now().as_millis();
+        self.state()?.bury(request, now)
+    }
+
+    async fn dead_keys(&self, request: &DeadKeys) -> Result<Vec<(u64, u64)>> {
+        Ok(self.state()?.dead_keys(&request.subscription, &request.from))
+    }
+
+    async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>> {
+        letters::apart(&request.subscription, &request.from)?;
+        let now = self.clock().now().as_millis();
+        self.state()?.redrive(request, now)
+    }
+
     async fn remove(&self, request: &Removal) -> Result<u64> {
         let mut state = self.state()?;
         Ok(match request {
@@ -174,6 +193,14 @@ impl StreamBackend for Memory {
 }
 
 impl Memory {
+    /// Makes an entry pending for another consumer, behind the back of the one that holds it.
+    #[cfg(test)]
+    pub(crate) fn steal(&self, subscription: &crate::Subscription, id: EntryId, thief: &crate::ConsumerName) {
+        let mut state = self.state().unwrap();
+        let pending = state.group_mut(subscription).unwrap().pending.get_mut(&id);
+        pending.expect("it is pending").owner = thief.clone();
+    }
+
     /// Tries until there is something, the time is over or the connection is closed.
     ///
     /// What an attempt took is returned without another await, so a dropped future has taken nothing.

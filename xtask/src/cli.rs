@@ -22,6 +22,8 @@ pub enum Task {
     Images,
     /// Conformance and random sequences over every combination of stores, as one table
     Matrix(Matrix),
+    /// Run what the page of the guarantees names as the proof of one of them
+    Guarantees(Guarantees),
     /// Kill a consumer process at random instants and show that nothing is lost
     Crash(Crash),
     /// Do everything to the servers that may happen to them, and show for each what is lost, and how long it takes
@@ -41,6 +43,13 @@ pub struct Test {
     /// For `cargo test`, in place of everything: a filter, `-p`, `--test`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub args: Vec<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Guarantees {
+    /// Which: 1 to 18
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=18))]
+    pub number: u32,
 }
 
 #[derive(Debug, Clone, Args)]

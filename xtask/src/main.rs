@@ -11,6 +11,7 @@ mod cli;
 mod crash;
 #[cfg(feature = "runs")]
 mod faults;
+mod guarantees;
 mod matrix;
 #[cfg(feature = "runs")]
 mod place;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Task::Ci => ci::run(),
         Task::Images => servers::images(),
         Task::Matrix(args) => test::matrix(&args),
+        Task::Guarantees(args) => guarantees::run(&args),
         other => runs::run(other),
     };
     match done {

@@ -60,7 +60,7 @@ mod imp {
             Task::Child(Child::Pace(args)) => bench::pace(&args).await,
             Task::Child(Child::Fan(args)) => bench::fan(&args).await,
             Task::Child(Child::Fault(args)) => faults::row(&args).await,
-            Task::Test(_) | Task::Ci | Task::Images | Task::Matrix(_) => {
+            Task::Test(_) | Task::Ci | Task::Images | Task::Matrix(_) | Task::Guarantees(_) => {
                 Err("this task runs elsewhere".into())
             }
         }

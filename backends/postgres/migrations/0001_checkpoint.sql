@@ -1,10 +1,11 @@
 -- Schema version 1: checkpoints, and what transactions have settled above them.
 --
--- `ensure_schema` runs this text, with your names in place of the quoted ones. Whoever prefers to do so by hand may rename them
--- as well. It may be run again. Besides USAGE on the schema, the library needs SELECT, INSERT, UPDATE and DELETE on both tables.
+-- `ensure_schema` runs this text and those after it, with your names in place of the quoted ones. Whoever prefers to do so by
+-- hand may rename them as well. They may be run again. Besides USAGE on the schema, the library needs SELECT, INSERT, UPDATE and
+-- DELETE on all tables.
 --
 -- An id is 16 bytes: milliseconds and sequence number, 8 each, the greatest byte first, so that bytes compare as ids do up to
--- the last `u64`. Empty bytes are none. The view shows ids as `ms-seq`.
+-- the last `u64`. Empty bytes are none. The view of version 2 shows ids as `ms-seq`.
 
 CREATE SCHEMA IF NOT EXISTS "highwater";
 
@@ -39,26 +40,3 @@ CREATE TABLE IF NOT EXISTS "highwater"."settled" (
     entry bytea NOT NULL CHECK (octet_length(entry) = 16),
     PRIMARY KEY (checkpoint, entry)
 );
-
-CREATE OR REPLACE VIEW "highwater"."checkpoint_view" AS
-SELECT
-    c.stream,
-    c.grp,
-    i.ms || '-' || i.seq AS watermark,
-    c.ahead,
-    c.ordinal,
-    c.incarnation,
-    c.epoch,
-    c.owner,
-    c.updated_at,
-    CASE WHEN c.lease_until > clock_timestamp() THEN c.lease_owner END AS lease_owner,
-    (SELECT count(*) FROM "highwater"."settled" AS s WHERE s.checkpoint = c.id) AS settled,
-    c.version
-FROM "highwater"."checkpoint" AS c
-CROSS JOIN LATERAL (
-    SELECT
-        ('x' || encode(substring(c.watermark FROM 1 FOR 8), 'hex'))::bit(64)::bigint::numeric
-            + CASE WHEN get_byte(c.watermark, 0) > 127 THEN 18446744073709551616 ELSE 0 END AS ms,
-        ('x' || encode(substring(c.watermark FROM 9 FOR 8), 'hex'))::bit(64)::bigint::numeric
-            + CASE WHEN get_byte(c.watermark, 8) > 127 THEN 18446744073709551616 ELSE 0 END AS seq
-) AS i;

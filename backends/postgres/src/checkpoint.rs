@@ -4,15 +4,16 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use highwater::{
-    Checkpoint, Epoch, Error, ErrorKind, GroupName, Result, StreamName, Subscription,
+    Attempts, Checkpoint, EntryId, Epoch, Error, ErrorKind, GroupName, Result, StreamName, Subscription,
     backend::{
-        Acquire, Acquired, Advance, Advanced, CheckpointBackend, Grant, Release, Renew, ResetCheckpoint,
+        Acquire, Acquired, Advance, Advanced, CheckpointBackend, Grant, LoadAttempts, NoteAttempts, Release,
+        Renew, ResetCheckpoint,
     },
 };
 use sqlx::postgres::PgRow;
 
 use crate::{
-    Postgres, error,
+    Postgres, attempts, error,
     record::{self, Record},
     sql,
 };
@@ -119,6 +120,11 @@ impl CheckpointBackend for Postgres {
             if let Some(expected) = request.expected.filter(|expected| *expected != stored) {
                 return Err(Error::fenced(expected, stored));
             }
+            let position = record.as_ref().and_then(Record::position);
+            let watermark = position.map_or(EntryId::ZERO, |position| position.watermark);
+            if let Some(expected) = request.expected_watermark.filter(|&expected| expected != watermark) {
+                return Err(Error::moved(expected, watermark));
+            }
             let Some(lease) = record.and_then(|record| record.lease) else { return Ok(None) };
             let error = Error::new(
                 ErrorKind::Busy,
@@ -128,6 +134,19 @@ impl CheckpointBackend for Postgres {
                 Some(owner) => error.with("owner", owner),
                 None => error,
             })
+        })
+        .await
+    }
+
+    async fn attempts(&self, request: &LoadAttempts) -> Result<Vec<Attempts>> {
+        let rows = self.lanes().read(&request.subscription, self.sql().attempts(request)).await?;
+        rows.iter().map(attempts::read).collect()
+    }
+
+    async fn note_attempts(&self, request: &NoteAttempts) -> Result<()> {
+        self.write(&request.subscription, &self.sql().note_attempts(request), |row, record| {
+            Record::check(record.as_ref(), request.epoch)?;
+            Ok((record.is_some() || record::truth(row, attempts::CREATED)?).then_some(()))
         })
         .await
     }

@@ -141,12 +141,13 @@ fn of_refusal(refusal: &dyn DatabaseError) -> Error {
         "42P01" | "42703" | "3F000" => (
             ErrorKind::Missing,
             Retry::Never,
-            "the tables are not there: call `ensure_schema`, or run `migrations/0001_checkpoint.sql`",
+            "the tables are not there, or of an earlier version: call `ensure_schema`, or run `migrations/*.sql`",
         ),
         "42501" => (
             ErrorKind::Denied,
             Retry::Never,
-            "the role lacks a right: grant USAGE on the schema and SELECT, INSERT, UPDATE, DELETE on its tables",
+            "the role lacks a right: grant USAGE on the schema and SELECT, INSERT, UPDATE, DELETE on its tables, and let their owner \
+             call `ensure_schema`",
         ),
         "3D000" => (ErrorKind::Invalid, Retry::Never, "there is no such database: correct the URL"),
         "23514" | "22003" | "22008" | "22P02" => (

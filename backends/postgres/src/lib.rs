@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod attempts;
 mod checkpoint;
 mod clause;
 mod codec;
@@ -30,7 +31,7 @@ use tokio::runtime::Handle;
 use crate::{
     lane::{Lanes, Source},
     silence::Silence,
-    sql::Sql,
+    sql::{Guard, Sql},
 };
 pub use crate::{
     outbox::{Provisional, Settling},
@@ -123,28 +124,31 @@ impl Postgres {
         Self::new(pool, Silence::new(), settings, false)
     }
 
-    /// Creates the schema and its tables where they are not. Any number of processes may do so at once.
+    /// Creates the schema and its tables where they are not, and brings those of an earlier version up to date. Any number of
+    /// processes may do so at once, also while consumers are at work: those wait as long as it does.
     ///
     /// A role that may not create tables can call it as well where they are there. To create them by hand instead, run
-    /// `migrations/0001_checkpoint.sql` of this crate, also as [`Postgres::schema_sql`].
+    /// `migrations/*.sql` of this crate in order, also as [`Postgres::schema_sql`].
     ///
     /// # Errors
     ///
-    /// [`Denied`](highwater::ErrorKind::Denied) if the role may not, and those of every method.
+    /// [`Denied`](highwater::ErrorKind::Denied) if the role may not, [`Unavailable`](highwater::ErrorKind::Unavailable) if a
+    /// transaction that stays open keeps it from the tables, and those of every method.
     ///
     /// # Cancel safety
     ///
-    /// The tables may have been created, all or none.
+    /// The tables may have been created or changed, all or none.
     pub async fn ensure_schema(&self) -> Result<()> {
         let names = &self.sql().names;
         let rows = self.lanes().read(&0, names.exists()).await?;
         if record::truth(&record::last(rows)?, 0)? {
             return Ok(());
         }
-        self.lanes().write(&0, names.create()).await.map(drop)
+        self.lanes().write(&0, names.create(&self.sql().limits(&Guard::Alone))).await.map(drop)
     }
 
-    /// The statements that create the tables, with the names of the settings, for whoever runs migrations by hand.
+    /// The statements that create the tables, or bring them up to date, with the names of the settings: for whoever runs
+    /// migrations by hand. They may be run again.
     ///
     /// # Errors
     ///

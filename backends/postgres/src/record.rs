@@ -15,9 +15,10 @@ use crate::{codec, error};
 pub(crate) const COLUMNS: &str = "p.grp, p.version::text, p.epoch::text, encode(p.watermark, 'hex'), p.ahead, \
      encode(p.ahead_top, 'hex'), encode(p.ahead_hole, 'hex'), p.ordinal::text, p.incarnation, p.owner, \
      floor(extract(epoch FROM p.updated_at) * 1000)::bigint::text, p.lease_owner, \
-     CASE WHEN p.lease_until > p.now THEN ceil(extract(epoch FROM p.lease_until - p.now) * 1000)::bigint::text END";
+     CASE WHEN p.lease_until > p.now THEN ceil(extract(epoch FROM p.lease_until - p.now) * 1000)::bigint::text END, \
+     CASE WHEN p.paused THEN '1' END, p.reason";
 /// How many columns that are: what follows has indices from here.
-pub(crate) const WIDTH: usize = 13;
+pub(crate) const WIDTH: usize = 15;
 
 /// What is kept for a subscription.
 #[derive(Debug)]
@@ -56,14 +57,38 @@ impl Record {
     }
 
     fn parse(group: String, columns: [&str; WIDTH - 1]) -> Result<Self> {
-        let [version, epoch, watermark, ahead, top, hole, ordinal, incarnation, owner, at, lease, remaining] =
-            columns;
+        let [
+            version,
+            epoch,
+            watermark,
+            ahead,
+            top,
+            hole,
+            ordinal,
+            incarnation,
+            owner,
+            at,
+            lease,
+            remaining,
+            paused,
+            reason,
+        ] = columns;
         check_version(version)?;
         let advanced = !watermark.is_empty();
         let id = codec::unhex(watermark).unwrap_or_default();
         let watermark = id.to_string();
         let updated_at = if at.is_empty() { "0" } else { at };
-        let parts = Parts { watermark: &watermark, ahead, ordinal, incarnation, epoch, owner, updated_at };
+        let parts = Parts {
+            watermark: &watermark,
+            ahead,
+            ordinal,
+            incarnation,
+            epoch,
+            owner,
+            updated_at,
+            paused,
+            reason,
+        };
         let mut checkpoint = Checkpoint::from_parts(&parts)?;
         let set = &checkpoint.position.ahead;
         let hex = |id: Option<EntryId>| id.map(codec::hex).unwrap_or_default();

@@ -2,14 +2,16 @@
 
 use crate::{Settings, codec};
 
-/// The tables under their default names.
-const MIGRATION: &str = include_str!("../migrations/0001_checkpoint.sql");
+/// What leads to each version of the tables from the one before, under their default names.
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../migrations/0001_checkpoint.sql"), include_str!("../migrations/0002_attempts.sql")];
 
 /// Names as statements use them.
 #[derive(Debug, Clone)]
 pub(crate) struct Names {
     pub(crate) checkpoint: String,
     pub(crate) settled: String,
+    pub(crate) attempts: String,
     pub(crate) ddl: String,
 }
 
@@ -23,25 +25,34 @@ impl Names {
             ("\"highwater\".\"checkpoint_view\"", qualified(&view)),
             ("\"highwater\".\"checkpoint\"", qualified(&settings.checkpoint_table)),
             ("\"highwater\".\"settled\"", qualified(&settings.settled_table)),
+            ("\"highwater\".\"attempts\"", qualified(&settings.attempts_table)),
             ("\"highwater\"", schema.clone()),
         ];
         Self {
             checkpoint: qualified(&settings.checkpoint_table),
             settled: qualified(&settings.settled_table),
-            ddl: rename(MIGRATION, &renamed),
+            attempts: qualified(&settings.attempts_table),
+            ddl: rename(&MIGRATIONS.join("\n"), &renamed),
         }
     }
 
-    /// Tells whether the tables are there. A role that may not look is told so by the first statement.
+    /// Tells whether the tables of this version are there. A role that may not look is told so by the first statement.
     pub(crate) fn exists(&self) -> String {
-        let there = |name: &str| format!("to_regclass({}) IS NOT NULL", codec::text(name));
-        format!("SELECT ({} AND {})::text", there(&self.checkpoint), there(&self.settled))
+        let table = |name: &str| format!("to_regclass({})", codec::text(name));
+        let [checkpoint, settled, attempts] =
+            [&self.checkpoint, &self.settled, &self.attempts].map(|name| table(name));
+        format!(
+            "SELECT ({settled} IS NOT NULL AND {attempts} IS NOT NULL AND EXISTS (SELECT FROM pg_attribute \
+             WHERE attrelid = {checkpoint} AND attname = 'reason' AND NOT attisdropped))::text"
+        )
     }
 
-    /// Creates the tables where they are not. `IF NOT EXISTS` alone fails where two do so at once.
-    pub(crate) fn create(&self) -> String {
-        // One lock for all names: schemas are shared, and it is held for milliseconds.
-        format!("BEGIN; SELECT pg_advisory_xact_lock(4921093716500123718); {}; COMMIT", self.ddl)
+    /// Creates the tables, and brings those of an earlier version up to date. `IF NOT EXISTS` alone fails where two do so at
+    /// once.
+    pub(crate) fn create(&self, limits: &str) -> String {
+        // One lock for all names: schemas are shared, and it is held for milliseconds. A change of a table waits for those who
+        // use it, and all others wait behind it: so it must not wait for long.
+        format!("BEGIN; {limits}SELECT pg_advisory_xact_lock(4921093716500123718); {}; COMMIT", self.ddl)
     }
 }
 
@@ -71,14 +82,18 @@ mod tests {
 
     #[test]
     fn every_name_of_the_migration_is_replaced_once() {
-        let settings =
-            Settings::default().schema("\"highwater\"").checkpoint_table("settled").settled_table("c");
+        let settings = Settings::default()
+            .schema("\"highwater\"")
+            .checkpoint_table("settled")
+            .settled_table("attempts")
+            .attempts_table("c");
         let names = Names::new(&settings);
-        let ddl = names.create();
+        let ddl = names.create("");
         assert!(ddl.contains("TABLE IF NOT EXISTS \"\"\"highwater\"\"\".\"settled\" ("), "{ddl}");
+        assert!(ddl.contains("TABLE IF NOT EXISTS \"\"\"highwater\"\"\".\"attempts\" ("), "{ddl}");
         assert!(ddl.contains("TABLE IF NOT EXISTS \"\"\"highwater\"\"\".\"c\" ("), "{ddl}");
         assert!(ddl.contains("CREATE SCHEMA IF NOT EXISTS \"\"\"highwater\"\"\";"), "{ddl}");
         assert!(ddl.contains("VIEW \"\"\"highwater\"\"\".\"settled_view\" AS"), "{ddl}");
-        assert_eq!(Names::new(&Settings::default()).ddl, MIGRATION);
+        assert_eq!(Names::new(&Settings::default()).ddl, MIGRATIONS.join("\n"));
     }
 }

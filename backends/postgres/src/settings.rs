@@ -1,6 +1,6 @@
 //! What can be chosen.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use highwater::{Error, Result};
 
@@ -27,6 +27,8 @@ pub struct Settings {
     pub checkpoint_table: String,
     /// The table of what transactions have settled above the watermark. Default: `settled`.
     pub settled_table: String,
+    /// The table of the attempts that are remembered. Default: `attempts`.
+    pub attempts_table: String,
     /// How many connections of the pool are kept for checkpoints, from 1 to 64 and fewer than the pool has. Default: 2.
     /// Requests of one subscription share one, in order. More: several subscriptions advance side by side; fewer: more of the
     /// pool is left for you. A transaction takes one more, as long as it is open.
@@ -47,6 +49,7 @@ impl Default for Settings {
             schema: "highwater".into(),
             checkpoint_table: "checkpoint".into(),
             settled_table: "settled".into(),
+            attempts_table: "attempts".into(),
             connections: 2,
             response_timeout: Duration::from_secs(5),
             commit_timeout: Duration::from_secs(2),
@@ -73,6 +76,13 @@ impl Settings {
     #[must_use]
     pub fn settled_table(mut self, name: impl Into<String>) -> Self {
         self.settled_table = name.into();
+        self
+    }
+
+    /// Sets the table of the attempts that are remembered.
+    #[must_use]
+    pub fn attempts_table(mut self, name: impl Into<String>) -> Self {
+        self.attempts_table = name.into();
         self
     }
 
@@ -107,8 +117,11 @@ impl Settings {
         identifier("schema", &self.schema, NAME_BYTES_MAX)?;
         identifier("checkpoint_table", &self.checkpoint_table, NAME_BYTES_MAX - "_view".len())?;
         identifier("settled_table", &self.settled_table, NAME_BYTES_MAX)?;
-        let tables = [self.checkpoint_table.clone(), format!("{}_view", self.checkpoint_table)];
-        if tables.contains(&self.settled_table) {
+        identifier("attempts_table", &self.attempts_table, NAME_BYTES_MAX)?;
+        let view = format!("{}_view", self.checkpoint_table);
+        let tables =
+            BTreeSet::from([&self.checkpoint_table, &view, &self.settled_table, &self.attempts_table]);
+        if tables.len() < 4 {
             return Err(Error::invalid("two tables have one name: give each its own"));
         }
         if !(1..=64).contains(&self.connections) {
@@ -157,6 +170,9 @@ mod tests {
             settings().settled_table("x".repeat(64)),
             settings().settled_table("checkpoint"),
             settings().settled_table("checkpoint_view"),
+            settings().attempts_table("x".repeat(64)),
+            settings().attempts_table("settled"),
+            settings().attempts_table("checkpoint"),
             settings().connections(0),
             settings().connections(65),
             settings().response_timeout(Duration::from_millis(99)),

@@ -17,7 +17,7 @@ use highwater::{
 use crate::{
     Settings,
     clause::{ANSWER, Turn, allowed, columns, guarded, key, position, turn, xid},
-    codec::{self, bounded, interval, optional_bytes, text},
+    codec::{self, bounded, bytes, interval, optional, optional_bytes, text},
     record::{COLUMNS, WIDTH},
     schema::Names,
 };
@@ -130,28 +130,56 @@ impl Sql {
         )
     }
 
-    /// Several statements: the second one sees what transactions settled that the first one waited for.
+    /// Several statements: the last one sees what transactions settled that the one before it waited for.
     pub(crate) fn reset(&self, request: &ResetCheckpoint) -> String {
-        let (table, settled) = (&self.names.checkpoint, &self.names.settled);
-        let of = &request.subscription;
+        let (table, of) = (&self.names.checkpoint, &request.subscription);
+        let ResetCheckpoint { expected, expected_watermark, force, .. } = request;
+        let beginning = bytes(EntryId::ZERO);
+        let is_epoch = expected.map_or("true".into(), |e| format!("p.epoch = {}", bounded(e.0)));
+        let stands = expected_watermark
+            .map_or("true".into(), |id| format!("coalesce(p.watermark, {beginning}) = {}", bytes(id)));
+        let absent = expected.is_none_or(|e| e == Epoch(0))
+            && expected_watermark.is_none_or(|watermark| watermark == EntryId::ZERO);
         let columns = "watermark, ahead, ahead_top, ahead_hole, ordinal, incarnation, owner, updated_at";
-        let values = format!("{}, NULL::text, {AT}", position(&request.position));
-        let stored = request.expected.map_or("true".into(), |e| format!("p.epoch = {}", bounded(e.0)));
-        let absent = request.expected.is_none_or(|e| e == Epoch(0));
-        let force = request.force;
+        let values = format!("{}, NULL::text, {AT}", position(&request.position.clone().unwrap_or_default()));
+        let (moves, gone) = match request.position {
+            Some(_) => (format!("({columns}) = ROW({values})"), self.forgotten()),
+            None => (
+                format!(
+                    "watermark = coalesce(c.watermark, {beginning}), updated_at = coalesce(c.updated_at, {AT})"
+                ),
+                String::new(),
+            ),
+        };
+        let paused = request.paused.map_or("NULL".into(), |paused| paused.to_string());
+        let reason = optional(request.reason.as_deref());
         format!(
-            "BEGIN; {limits}{turn}WITH {locked} SELECT 1 FROM prev; WITH {locked}, \
-             upd AS (UPDATE {table} AS c SET epoch = p.epoch + 1, lease_owner = NULL, lease_until = NULL, \
-             ({columns}) = ROW({values}) FROM prev AS p WHERE {key} AND p.version = {RECORD_VERSION} AND {stored} \
+            "BEGIN ISOLATION LEVEL READ COMMITTED; {limits}{turn}WITH {locked} SELECT 1 FROM prev; WITH {locked}, \
+             upd AS (UPDATE {table} AS c SET epoch = p.epoch + 1, lease_owner = NULL, lease_until = NULL, {moves}, \
+             paused = coalesce({paused}, c.paused), reason = {reason} \
+             FROM prev AS p WHERE {key} AND p.version = {RECORD_VERSION} AND {is_epoch} AND {stands} \
              AND ({force} OR p.lease_until IS NULL OR p.lease_until <= p.now) RETURNING c.id, c.epoch), \
-             gone AS (DELETE FROM {settled} AS s USING upd WHERE s.checkpoint = upd.id), \
-             {ins} \
+             {gone}{ins} \
              SELECT {COLUMNS}, coalesce((SELECT epoch FROM upd), (SELECT epoch FROM ins))::text FROM {ANSWER}; COMMIT",
             limits = self.limits(&Guard::Alone),
             turn = turn(of, Turn::Alone),
             locked = self.locked(of, "FOR UPDATE"),
             key = key("c", of),
-            ins = self.insert(of, &format!("epoch, {columns}"), &format!("1, {values}"), &absent.to_string()),
+            ins = self.insert(
+                of,
+                &format!("epoch, {columns}, paused, reason"),
+                &format!("1, {values}, coalesce({paused}, false), {reason}"),
+                &absent.to_string(),
+            ),
+        )
+    }
+
+    /// Drops what belongs to the position that `upd` had.
+    fn forgotten(&self) -> String {
+        let Names { settled, attempts, .. } = &self.names;
+        format!(
+            "unsettled AS (DELETE FROM {settled} AS s USING upd WHERE s.checkpoint = upd.id), \
+             forgotten AS (DELETE FROM {attempts} AS a USING upd WHERE a.checkpoint = upd.id), "
         )
     }
 
@@ -317,7 +345,7 @@ impl Sql {
     }
 
     /// Settings for what follows in the same round trip. They last until the transaction ends; alone, that is the statement.
-    fn limits(&self, guard: &Guard) -> String {
+    pub(crate) fn limits(&self, guard: &Guard) -> String {
         // All in it counts, however many locks it waits for one after the other; a lock timeout would begin anew with each.
         let statement = format!("set_config('statement_timeout', '{}ms', true)", self.statement_ms);
         match guard {
@@ -330,7 +358,7 @@ impl Sql {
     }
 
     /// The beginning of a statement: waits for the record, and reads it as `prev`.
-    fn locked(&self, of: &Subscription, lock: &str) -> String {
+    pub(crate) fn locked(&self, of: &Subscription, lock: &str) -> String {
         let table = &self.names.checkpoint;
         format!(
             "held AS MATERIALIZED (SELECT c.* FROM {table} AS c WHERE {key} {lock}), \
@@ -340,7 +368,7 @@ impl Sql {
     }
 
     /// Inserts the record where there is none and the condition holds.
-    fn insert(&self, of: &Subscription, columns: &str, values: &str, condition: &str) -> String {
+    pub(crate) fn insert(&self, of: &Subscription, columns: &str, values: &str, condition: &str) -> String {
         let table = &self.names.checkpoint;
         format!(
             "ins AS (INSERT INTO {table} (stream, grp, version, {columns}) \

@@ -7,6 +7,9 @@
 #[expect(unreachable_pub, reason = "it is public where it is at home")]
 mod support;
 
+#[path = "../../../tests/support/checkpoint_model.rs"]
+#[expect(unreachable_pub, reason = "it is public where it is at home")]
+mod checkpoint_model;
 #[path = "live/store.rs"]
 mod store;
 
@@ -14,6 +17,8 @@ mod store;
 mod checkpoints;
 #[path = "live/faults.rs"]
 mod faults;
+#[path = "live/operations.rs"]
+mod operations;
 #[path = "live/outbox.rs"]
 mod outbox;
 #[path = "live/pooler.rs"]

@@ -4,10 +4,11 @@ use std::{collections::HashMap, time::Duration};
 
 use async_trait::async_trait;
 use highwater::{
-    Checkpoint, ConsumerName, EntryId, Epoch, Error, ErrorKind, GroupName, Position, Result, SettledAhead,
-    StreamName, Subscription,
+    Attempts, Checkpoint, ConsumerName, EntryId, Epoch, Error, ErrorKind, GroupName, Position, Result,
+    SettledAhead, StreamName, Subscription,
     backend::{
-        Acquire, Acquired, Advance, Advanced, CheckpointBackend, Grant, Release, Renew, ResetCheckpoint,
+        Acquire, Acquired, Advance, Advanced, CheckpointBackend, Grant, LoadAttempts, NoteAttempts, Release,
+        Renew, ResetCheckpoint,
     },
     checkpoint::{Parts, check_version},
     clock::millis,
@@ -108,11 +109,16 @@ impl<D: Driver> CheckpointBackend for Redis<D> {
     async fn reset(&self, request: &ResetCheckpoint) -> Result<Epoch> {
         let arguments = |command: &mut CommandOf<D>| {
             command.arg(request.expected.map(|epoch| epoch.to_string()).unwrap_or_default().as_bytes());
-            command.arg(if request.force { b"1" } else { b"0" });
-            push_position(command, &request.position);
+            command.arg(flag(request.force));
+            command.arg(flag(request.position.is_some()));
+            push_position(command, request.position.as_ref().unwrap_or(&Position::default()));
+            command.arg(request.paused.map_or(b"", |paused| flag(paused)));
+            command.arg(request.reason.as_deref().unwrap_or_default().as_bytes());
+            let watermark = request.expected_watermark.map(|watermark| watermark.to_string());
+            command.arg(watermark.unwrap_or_default().as_bytes());
         };
         match self.record_script(Script::Reset, &request.subscription, "reset", arguments).await? {
-            Answer::Done(mut parts) => epoch(parts.next(), "reset"),
+            Answer::Done(parts) => was_reset(parts, request),
             Answer::Fenced(stored) => Err(Error::new(
                 ErrorKind::Fenced,
                 "the stored epoch is not the expected one: load the checkpoint, and decide again",
@@ -129,6 +135,14 @@ impl<D: Driver> CheckpointBackend for Redis<D> {
                 .with("remaining", format!("{remaining:?}")))
             }
         }
+    }
+
+    async fn attempts(&self, request: &LoadAttempts) -> Result<Vec<Attempts>> {
+        self.load_attempts(request).await
+    }
+
+    async fn note_attempts(&self, request: &NoteAttempts) -> Result<()> {
+        self.keep_attempts(request).await
     }
 
     async fn close(&self) {
@@ -155,7 +169,7 @@ impl<D: Driver> Redis<D> {
         }
     }
 
-    async fn record_script(
+    pub(crate) async fn record_script(
         &self,
         script: Script,
         subscription: &Subscription,
@@ -166,6 +180,7 @@ impl<D: Driver> Redis<D> {
             &*keys::checkpoint(subscription),
             &*keys::groups(&subscription.stream),
             &*keys::settled(subscription),
+            &*keys::attempts(subscription),
         ];
         let arguments = |command: &mut CommandOf<D>| {
             command.arg(subscription.group.as_str().as_bytes());
@@ -248,6 +263,23 @@ pub(crate) fn push_position(command: &mut impl Command, position: &Position) {
     command.arg(position.incarnation.as_ref().map_or("", |incarnation| incarnation.as_str()).as_bytes());
 }
 
+/// An argument that says yes or no.
+fn flag(yes: bool) -> &'static [u8] {
+    if yes { b"1" } else { b"0" }
+}
+
+/// The new epoch or, behind nothing, the watermark that is not the expected one.
+fn was_reset<V: Value>(mut parts: impl Iterator<Item = V>, request: &ResetCheckpoint) -> Result<Epoch> {
+    let error = writing("reset");
+    let epoch = reply::optional_string(parts.next()).map_err(&error)?.unwrap_or_default();
+    if epoch.is_empty() {
+        let stored = parts.next().ok_or_else(|| error(Fault::Unreadable("a watermark")))?;
+        let stored = reply::id(stored).map_err(&error)?;
+        return Err(Error::moved(request.expected_watermark.unwrap_or_default(), stored));
+    }
+    epoch.parse().map(Epoch).map_err(|_| error(Fault::Unreadable("an epoch")))
+}
+
 fn epoch<V: Value>(value: Option<V>, operation: &'static str) -> Result<Epoch> {
     let text = reply::optional_string(value).map_err(writing(operation))?;
     let number = text.and_then(|text| text.parse().ok());
@@ -263,7 +295,16 @@ fn acquired<V: Value>(mut parts: impl Iterator<Item = V>) -> Result<Acquired> {
     if watermark.is_empty() {
         return Ok(Acquired::Owned(Grant::new(epoch, None)));
     }
-    let parts = Parts { watermark, ahead, ordinal, incarnation, epoch: "0", owner: "", updated_at: "0" };
+    let parts = Parts {
+        watermark,
+        ahead,
+        ordinal,
+        incarnation,
+        epoch: "0",
+        owner: "",
+        updated_at: "0",
+        ..Parts::default()
+    };
     Ok(Acquired::Owned(Grant::new(epoch, Some(Checkpoint::from_parts(&parts)?.position))))
 }
 
@@ -295,6 +336,8 @@ fn read_record<V: Value>(value: Result<V, Fault>, operation: &'static str) -> Re
         epoch: field("epoch"),
         owner: field("owner"),
         updated_at: field("updated_at"),
+        paused: field("paused"),
+        reason: field("reason"),
     };
     let checkpoint = Checkpoint::from_parts(&parts)?;
     if unset

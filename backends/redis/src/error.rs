@@ -68,6 +68,10 @@ fn of_reply(text: &str) -> Error {
             ErrorKind::Invalid,
             "the key of the heartbeats holds something else: look at it, then delete it, or use another name",
         ),
+        "WRONGTYPE" if detail.contains(" in highwater:{") => (
+            ErrorKind::Invalid,
+            "a key beside the stream holds something else: look at it, then delete it, or use another name",
+        ),
         "WRONGTYPE" => (ErrorKind::Invalid, "the key holds something that is no stream: use another name"),
         "OOM" => (ErrorKind::Unavailable, "the server is out of memory: trim streams, or raise `maxmemory`"),
         "READONLY" => (

@@ -55,6 +55,21 @@ pub(crate) fn settled(subscription: &Subscription) -> String {
     of_group("settled", subscription)
 }
 
+/// The key of what is remembered of attempts.
+pub(crate) fn attempts(subscription: &Subscription) -> String {
+    of_group("attempts", subscription)
+}
+
+/// The key of the letters of entries, in one stream of dead letters.
+pub(crate) fn letters(subscription: &Subscription, letters: &StreamName) -> String {
+    of_letters("letters", subscription, letters)
+}
+
+/// The key of the letters that have a key, in one stream of dead letters.
+pub(crate) fn dead_keys(subscription: &Subscription, letters: &StreamName) -> String {
+    of_letters("dead-keys", subscription, letters)
+}
+
 /// What the keys of the heartbeats of all groups of a stream begin with; the group follows.
 pub(crate) fn heartbeats_prefix(stream: &StreamName) -> String {
     of_stream("heartbeats", stream) + ":"
@@ -68,6 +83,11 @@ pub(crate) fn groups(stream: &StreamName) -> String {
 /// The key of the checkpoint of a group on a stream.
 fn of_group(kind: &str, subscription: &Subscription) -> String {
     format!("{}:{}", of_stream(kind, &subscription.stream), subscription.group)
+}
+
+fn of_letters(kind: &str, subscription: &Subscription, letters: &StreamName) -> String {
+    let Subscription { stream, group } = subscription;
+    format!("{}:{}:{group}:{letters}", of_stream(kind, stream), group.as_str().len())
 }
 
 fn of_stream(kind: &str, stream: &StreamName) -> String {
@@ -139,10 +159,18 @@ mod tests {
         "{a}{b}", "ä{ö}ü", "a:b", "1:a", "}}{{",
     ];
 
-    fn every_key(stream: &str, group: &str) -> [String; 4] {
+    fn every_key(stream: &str, group: &str) -> [String; 7] {
         let subscription = Subscription::new(stream, group).unwrap();
-        let settled = settled(&subscription);
-        [checkpoint(&subscription), heartbeats(&subscription), groups(&subscription.stream), settled]
+        let into = StreamName::new("d:e").unwrap();
+        [
+            checkpoint(&subscription),
+            heartbeats(&subscription),
+            groups(&subscription.stream),
+            settled(&subscription),
+            attempts(&subscription),
+            letters(&subscription, &into),
+            dead_keys(&subscription, &into),
+        ]
     }
 
     #[test]
@@ -172,6 +200,9 @@ mod tests {
                 "highwater:{orders}:heartbeats:6:orders:billing",
                 "highwater:{orders}:groups:6:orders",
                 "highwater:{orders}:settled:6:orders:billing",
+                "highwater:{orders}:attempts:6:orders:billing",
+                "highwater:{orders}:letters:6:orders:7:billing:d:e",
+                "highwater:{orders}:dead-keys:6:orders:7:billing:d:e",
             ]
         );
         assert_eq!(
@@ -195,9 +226,15 @@ mod tests {
         let mut seen = HashSet::new();
         for stream in names.clone() {
             for group in names.clone() {
-                let [checkpoint, heartbeats, _, settled] = every_key(stream, group);
-                assert!(seen.insert(checkpoint) && seen.insert(heartbeats), "{stream} {group}");
-                assert!(seen.insert(settled), "{stream} {group}");
+                let [checkpoint, heartbeats, _, settled, attempts, ..] = every_key(stream, group);
+                for key in [checkpoint, heartbeats, settled, attempts] {
+                    assert!(seen.insert(key), "{stream} {group}");
+                }
+                let subscription = Subscription::new(stream, group).unwrap();
+                for into in names.clone().map(|into| StreamName::new(into).unwrap()) {
+                    assert!(seen.insert(letters(&subscription, &into)), "{stream} {group} {into}");
+                    assert!(seen.insert(dead_keys(&subscription, &into)), "{stream} {group} {into}");
+                }
             }
             assert!(seen.insert(groups(&StreamName::new(stream).unwrap())), "{stream}");
         }

@@ -63,11 +63,15 @@
 //! | `highwater:{orders}:settled:6:orders:billing` | sorted set | what transactions settled above the watermark |
 //! | `highwater:{orders}:groups:6:orders` | set | the groups that have a checkpoint on the stream |
 //! | `highwater:{orders}:heartbeats:6:orders:billing` | hash | for each consumer its process and until when it counts as alive |
+//! | `highwater:{orders}:attempts:6:orders:billing` | hash | what is remembered of entries that failed |
+//! | `highwater:{orders}:letters:6:orders:7:billing:{orders}:dead:billing` | hash | for each dead letter, here in `{orders}:dead:billing`, its entry |
+//! | `highwater:{orders}:dead-keys:6:orders:7:billing:{orders}:dead:billing` | sorted set | the dead letters by key |
 //!
 //! Do not let the server evict them: with `maxmemory-policy` at `allkeys-*` it may drop checkpoints, and streams too. At the
 //! memory limit checkpoints and heartbeats are still written, since they are small and free what is pending; appends are
 //! refused.
 
+mod attempts;
 mod backend;
 mod checkpoint;
 mod choice;
@@ -76,6 +80,7 @@ mod commands;
 mod effects;
 mod error;
 mod keys;
+mod letters;
 mod reply;
 mod scripts;
 mod settings;

@@ -15,12 +15,16 @@ pub(crate) enum Script {
     Acquire,
     Advance,
     Claim,
+    DeadKeys,
+    DeadLetter,
     Effects,
     EnsureGroup,
     Heartbeat,
     Inspect,
     Lease,
     Leave,
+    NoteAttempts,
+    Redrive,
     RemoveGroup,
     RemoveStream,
     Reset,
@@ -33,22 +37,27 @@ const IDS: &str = include_str!("lua/ids.lua");
 const BEATS: &str = include_str!("lua/beats.lua");
 const BEFORE: &str = include_str!("lua/before.lua");
 const GROUP: &str = include_str!("lua/group.lua");
+const LETTERS: &str = include_str!("lua/letters.lua");
 const POSITION: &str = include_str!("lua/position.lua");
 const RECORD: &str = include_str!("lua/record.lua");
 
 impl Script {
     /// All of them, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Ack,
         Self::Acquire,
         Self::Advance,
         Self::Claim,
+        Self::DeadKeys,
+        Self::DeadLetter,
         Self::Effects,
         Self::EnsureGroup,
         Self::Heartbeat,
         Self::Inspect,
         Self::Lease,
         Self::Leave,
+        Self::NoteAttempts,
+        Self::Redrive,
         Self::RemoveGroup,
         Self::RemoveStream,
         Self::Reset,
@@ -63,6 +72,8 @@ impl Script {
             Self::Acquire => &[IDS, RECORD, include_str!("lua/acquire.lua")],
             Self::Advance => &[IDS, RECORD, include_str!("lua/advance.lua")],
             Self::Claim => &[IDS, BEATS, include_str!("lua/claim.lua")],
+            Self::DeadKeys => &[IDS, LETTERS, include_str!("lua/dead_keys.lua")],
+            Self::DeadLetter => &[IDS, LETTERS, include_str!("lua/dead_letter.lua")],
             Self::Effects => &[
                 IDS,
                 POSITION,
@@ -75,9 +86,11 @@ impl Script {
             ],
             Self::EnsureGroup => &[IDS, include_str!("lua/ensure_group.lua")],
             Self::Heartbeat => &[IDS, BEATS, include_str!("lua/heartbeat.lua")],
-            Self::Inspect => &[IDS, include_str!("lua/inspect.lua")],
+            Self::Inspect => &[IDS, BEATS, include_str!("lua/inspect.lua")],
             Self::Lease => &[IDS, RECORD, include_str!("lua/lease.lua")],
             Self::Leave => &[IDS, BEATS, include_str!("lua/leave.lua")],
+            Self::NoteAttempts => &[IDS, RECORD, include_str!("lua/note_attempts.lua")],
+            Self::Redrive => &[IDS, LETTERS, include_str!("lua/redrive.lua")],
             Self::RemoveGroup => &[include_str!("lua/remove_group.lua")],
             Self::RemoveStream => &[IDS, include_str!("lua/remove_stream.lua")],
             Self::Reset => &[IDS, RECORD, include_str!("lua/reset.lua")],
@@ -93,7 +106,7 @@ impl Script {
         let header = match (flags, self) {
             (false, _) => "",
             (true, Self::Inspect | Self::Settled) => "#!lua flags=no-writes\n",
-            (true, Self::Effects) => "#!lua\n",
+            (true, Self::DeadLetter | Self::Effects) => "#!lua\n",
             (true, _) => "#!lua flags=allow-oom\n",
         };
         header.to_owned() + &self.parts().join("\n")

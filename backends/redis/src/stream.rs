@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use highwater::{
     Delivery, Entry, EntryId, Error, ErrorKind, Position, Result, SettledAhead, Subscription,
     backend::{
-        Ack, Acked, Append, Beat, Claim, Claimed, EnsureGroup, GroupState, Heartbeat, Inspect, Leave, Left,
-        PendingEntry, Read, ReadGroup, ReadPending, Removal, StreamBackend, StreamCapabilities, StreamState,
-        Trim, TrimLimit,
+        Ack, Acked, Append, Beat, BuryLetters, Claim, Claimed, DeadKeys, EnsureGroup, Fate, GroupState,
+        Heartbeat, Inspect, Leave, Left, PendingEntry, Read, ReadGroup, ReadPending, Redrive, Redriven,
+        Removal, StreamBackend, StreamCapabilities, StreamState, Trim, TrimLimit,
     },
     clock::millis,
 };
@@ -22,8 +22,9 @@ use crate::{
     scripts::Script,
 };
 
-/// The most bytes that the text of what is settled ahead may have, so that a checkpoint stays below 1 KiB.
-pub(crate) const AHEAD_BYTES_MAX: usize = 640;
+/// The most bytes that the text of what is settled ahead may have, so that a checkpoint stays below 1 KiB, with
+/// the names of its owners and a reason.
+pub(crate) const AHEAD_BYTES_MAX: usize = 512;
 
 /// Durations and limits are sums in Lua's doubles on the server; below this they stay exact.
 pub(crate) const NUMBER_MAX: u64 = 1 << 51;
@@ -78,7 +79,12 @@ impl<D: Driver> StreamBackend for Redis<D> {
     }
 
     async fn inspect(&self, request: &Inspect) -> Result<Option<StreamState>> {
-        let keys = [request.stream.as_str()];
+        let heartbeats = request.group.clone().map(|group| {
+            let stream = request.stream.clone();
+            keys::heartbeats(&Subscription { stream, group })
+        });
+        let keys: Vec<_> =
+            [Some(request.stream.as_str()), heartbeats.as_deref()].into_iter().flatten().collect();
         let arguments = |command: &mut CommandOf<D>| {
             if let Some(group) = &request.group {
                 command.arg(group.as_str().as_bytes());
@@ -193,6 +199,18 @@ impl<D: Driver> StreamBackend for Redis<D> {
         let keys = [subscription.stream.as_str(), &keys::heartbeats(subscription)];
         let reply = self.script(Script::Leave, &keys, arguments).await;
         reply.and_then(reply::count).map(Left::new).map_err(writing("leave"))
+    }
+
+    async fn dead_letter(&self, request: &BuryLetters) -> Result<Vec<Fate>> {
+        self.bury(request).await
+    }
+
+    async fn dead_keys(&self, request: &DeadKeys) -> Result<Vec<(u64, u64)>> {
+        self.count_dead_keys(request).await
+    }
+
+    async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>> {
+        self.redrive_letters(request).await
     }
 
     async fn remove(&self, request: &Removal) -> Result<u64> {
@@ -317,8 +335,8 @@ fn stream_state<V: Value>(value: V) -> Result<Option<StreamState>, Fault> {
 
 fn group_state<V: Value>(value: V) -> Result<GroupState, Fault> {
     let mut parts = reply::list(value)?.into_iter();
-    let (Some(delivered), Some(read), Some(pending), Some(first)) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
+    let (Some(delivered), Some(read), Some(pending), Some(first), Some(alive)) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return Err(Fault::Unreadable("the state of a group"));
     };
@@ -326,6 +344,7 @@ fn group_state<V: Value>(value: V) -> Result<GroupState, Fault> {
     state.entries_read = reply::optional_count(read)?;
     state.pending = reply::count(pending)?;
     state.first_pending = reply::optional_id(first)?;
+    state.consumers_alive = reply::count(alive)?;
     Ok(state)
 }
 

@@ -8,6 +8,8 @@ type Redis = highwater_redis::Redis<highwater_redis::RedisRs>;
 #[path = "live/server.rs"]
 mod server;
 
+#[path = "live/attempts.rs"]
+mod attempts;
 #[path = "live/checkpoints.rs"]
 mod checkpoints;
 #[path = "live/claims.rs"]
@@ -20,6 +22,10 @@ mod connections;
 mod effects;
 #[path = "live/handlers.rs"]
 mod handlers;
+#[path = "live/letters.rs"]
+mod letters;
+#[path = "live/letters_model.rs"]
+mod letters_model;
 #[path = "live/model.rs"]
 mod model;
 #[path = "live/sentinel.rs"]

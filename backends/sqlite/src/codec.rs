@@ -11,12 +11,22 @@ const SIGN: u64 = 1 << 63;
 
 /// The stored form of an id.
 pub(crate) fn stored(id: EntryId) -> (i64, i64) {
-    ((id.ms ^ SIGN).cast_signed(), (id.seq ^ SIGN).cast_signed())
+    (flipped(id.ms), flipped(id.seq))
 }
 
 /// The id of a stored form.
 pub(crate) fn id(ms: i64, seq: i64) -> EntryId {
-    EntryId::new(ms.cast_unsigned() ^ SIGN, seq.cast_unsigned() ^ SIGN)
+    EntryId::new(unflipped(ms), unflipped(seq))
+}
+
+/// A number of 64 bits in a form that has its order.
+pub(crate) fn flipped(number: u64) -> i64 {
+    (number ^ SIGN).cast_signed()
+}
+
+/// The number of that form.
+pub(crate) fn unflipped(stored: i64) -> u64 {
+    stored.cast_unsigned() ^ SIGN
 }
 
 /// Ids as the JSON that a statement unpacks with `json_each`: one parameter for any number of them.

@@ -18,12 +18,11 @@ use sqlx::{ConnectOptions, SqliteConnection};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::{
-    Sqlite,
-    checkpoint::Record,
-    codec,
+    Sqlite, codec,
     db::Db,
     error::{self, Fail},
     pending::ack,
+    record::Record,
     schema::Options,
     transaction::{self, Operation, begin, execute},
 };

@@ -1,14 +1,18 @@
 #![doc = include_str!("../README.md")]
 
 mod append;
+mod attempts;
 mod checkpoint;
 mod codec;
 mod db;
 mod effects;
 mod error;
 mod group;
+mod letters;
 mod outbox;
 mod pending;
+mod record;
+mod remove;
 mod schema;
 mod settings;
 mod settle;

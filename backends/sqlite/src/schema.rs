@@ -23,8 +23,11 @@ use crate::{
 pub(crate) type Options = SqliteConnectOptions;
 
 /// The scripts that lead from each version of the schema to the next.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("../migrations/0001_init.sql"), include_str!("../migrations/0002_settled.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../migrations/0001_init.sql"),
+    include_str!("../migrations/0002_settled.sql"),
+    include_str!("../migrations/0003_letters.sql"),
+];
 /// The version of the schema that this library writes.
 const VERSION: i64 = MIGRATIONS.len() as i64;
 /// SQLite's default.

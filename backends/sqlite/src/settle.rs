@@ -8,9 +8,9 @@ use highwater::{
 
 use crate::{
     Sqlite,
-    checkpoint::Record,
     error::Fail,
     pending::ack,
+    record::Record,
     transaction::{Operation, Tx},
 };
 

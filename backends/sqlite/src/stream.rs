@@ -3,11 +3,11 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use highwater::{
-    Delivery, Entry, EntryId, Error, ErrorKind, Incarnation, Result, StreamName,
+    Delivery, Entry, EntryId, Incarnation, Result, StreamName,
     backend::{
-        Ack, Acked, Append, Beat, Claim, Claimed, EnsureGroup, GroupState, Heartbeat, Inspect, Leave, Left,
-        PendingEntry, Read, ReadGroup, ReadPending, Removal, StreamBackend, StreamCapabilities, StreamState,
-        Trim, TrimLimit,
+        Ack, Acked, Append, Beat, BuryLetters, Claim, Claimed, DeadKeys, EnsureGroup, Fate, GroupState,
+        Heartbeat, Inspect, Leave, Left, PendingEntry, Read, ReadGroup, ReadPending, Redrive, Redriven,
+        Removal, StreamBackend, StreamCapabilities, StreamState, Trim,
     },
 };
 use sqlx::{FromRow, Row, sqlite::SqliteRow};
@@ -17,7 +17,8 @@ use crate::{
     codec::{self, bounded, count, decode, stored},
     db::at_least_one,
     error::Fail,
-    group::{self, Peek},
+    group::Peek,
+    letters,
     transaction::{Operation, Tx},
 };
 
@@ -105,6 +106,20 @@ impl StreamBackend for Sqlite {
         self.db.write(request.clone()).await
     }
 
+    async fn dead_letter(&self, request: &BuryLetters) -> Result<Vec<Fate>> {
+        letters::apart(&request.subscription, &request.into)?;
+        self.db.write(request.clone()).await
+    }
+
+    async fn dead_keys(&self, request: &DeadKeys) -> Result<Vec<(u64, u64)>> {
+        self.db.read(request.clone()).await
+    }
+
+    async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>> {
+        letters::apart(&request.subscription, &request.from)?;
+        self.db.write(request.clone()).await
+    }
+
     async fn remove(&self, request: &Removal) -> Result<u64> {
         self.db.write(request.clone()).await
     }
@@ -184,63 +199,6 @@ impl Stream {
         let most = if at == EntryId::ZERO { 0 } else { after.map_or(self.added, |ordinal| ordinal - 1) };
         Ok((least, most))
     }
-
-    async fn removed(&mut self, tx: &mut Tx<'_>, entries: u64) -> Result<(), Fail> {
-        if entries > 0 {
-            self.len -= bounded(entries);
-            sqlx::query("UPDATE highwater_stream SET len = ? WHERE id = ?")
-                .bind(self.len)
-                .bind(self.id)
-                .execute(&mut *tx.conn)
-                .await?;
-        }
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Operation for Trim {
-    type Out = u64;
-
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<u64, Fail> {
-        let Some(mut stream) = Stream::find(tx, &self.stream).await? else { return Ok(0) };
-        let below = match self.limit {
-            TrimLimit::Below(id) => Some(id),
-            TrimLimit::Len(len) if count(stream.len) <= len => return Ok(0),
-            TrimLimit::Len(len) => {
-                let first_kept: Option<(i64, i64)> = sqlx::query_as(
-                    "SELECT ms, seq FROM highwater_entry WHERE stream = ? ORDER BY ms, seq LIMIT 1 OFFSET ?",
-                )
-                .bind(stream.id)
-                .bind(stream.len - bounded(len))
-                .fetch_optional(&mut *tx.conn)
-                .await?;
-                first_kept.map(|(ms, seq)| codec::id(ms, seq))
-            }
-            _ => return Err(unsupported("limit").into()),
-        };
-        // `None` is no bound.
-        let below = [below, self.keep_from].into_iter().flatten().min();
-        let removed = match below.map(stored) {
-            Some((ms, seq)) => {
-                sqlx::query("DELETE FROM highwater_entry WHERE stream = ? AND (ms, seq) < (?, ?)")
-                    .bind(stream.id)
-                    .bind(ms)
-                    .bind(seq)
-                    .execute(&mut *tx.conn)
-                    .await?
-            }
-            None => {
-                sqlx::query("DELETE FROM highwater_entry WHERE stream = ?")
-                    .bind(stream.id)
-                    .execute(&mut *tx.conn)
-                    .await?
-            }
-        }
-        .rows_affected();
-        stream.removed(tx, removed).await?;
-        Ok(removed)
-    }
 }
 
 #[async_trait]
@@ -291,7 +249,9 @@ impl Operation for Inspect {
         // One statement, so that all is of one instant.
         let row = sqlx::query(
             "SELECT s.last_ms, s.last_seq, s.added, s.len, s.incarnation, f.ms, f.seq, g.last_ms, g.last_seq, \
-             g.entries_read, (SELECT count(*) FROM highwater_pending WHERE grp = g.id), p.ms, p.seq \
+             g.entries_read, (SELECT count(*) FROM highwater_pending WHERE grp = g.id), p.ms, p.seq, \
+             (SELECT count(*) FROM highwater_consumer WHERE grp = g.id \
+              AND alive_until > CAST(round(unixepoch('subsec') * 1000) AS INTEGER)) \
              FROM highwater_stream AS s \
              LEFT JOIN highwater_entry AS f ON f.id = \
                (SELECT id FROM highwater_entry WHERE stream = s.id ORDER BY ms, seq LIMIT 1) \
@@ -318,52 +278,9 @@ impl Operation for Inspect {
             group.entries_read = row.try_get::<Option<i64>, _>(9)?.map(count);
             group.pending = count(row.try_get(10)?);
             group.first_pending = id(11)?;
+            group.consumers_alive = count(row.try_get(13)?);
             state.group = Some(group);
         }
         Ok(Some(state))
     }
-}
-
-#[async_trait]
-impl Operation for Removal {
-    type Out = u64;
-
-    async fn run(&self, tx: &mut Tx<'_>) -> Result<u64, Fail> {
-        match self {
-            Self::Entries(name, ids) => {
-                let Some(mut stream) = Stream::find(tx, name).await? else { return Ok(0) };
-                let removed = sqlx::query(
-                    "DELETE FROM highwater_entry WHERE stream = ? \
-                     AND (ms, seq) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))",
-                )
-                .bind(stream.id)
-                .bind(codec::json(ids))
-                .execute(&mut *tx.conn)
-                .await?
-                .rows_affected();
-                stream.removed(tx, removed).await?;
-                Ok(removed)
-            }
-            Self::Group(subscription) => group::remove(tx, subscription).await,
-            Self::Stream(name) => {
-                let Some(stream) = Stream::find(tx, name).await? else { return Ok(0) };
-                group::remove_all(tx, stream.id).await?;
-                for statement in [
-                    "DELETE FROM highwater_entry WHERE stream = ?",
-                    "DELETE FROM highwater_stream WHERE id = ?",
-                ] {
-                    sqlx::query(statement).bind(stream.id).execute(&mut *tx.conn).await?;
-                }
-                tx.touch(name);
-                Ok(1)
-            }
-            _ => Err(unsupported("removal").into()),
-        }
-    }
-}
-
-/// For what a later version of the core may ask.
-fn unsupported(what: &'static str) -> Error {
-    Error::new(ErrorKind::Unsupported, "this backend does not know the option: upgrade it")
-        .with("option", what)
 }

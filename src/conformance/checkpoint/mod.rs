@@ -1,7 +1,9 @@
 //! The cases of a checkpoint store.
 
 mod advance;
+mod attempts;
 mod lease;
+mod operate;
 mod record;
 mod reset;
 

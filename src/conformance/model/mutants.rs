@@ -1,5 +1,7 @@
 //! Stores that are broken on purpose: each is found, and by the property that it breaks.
 
+use crate::Attempts;
+use crate::backend::{BuryLetters, DeadKeys, Fate, LoadAttempts, NoteAttempts, Redrive, Redriven};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -146,6 +148,14 @@ impl CheckpointBackend for Broken {
         self.inner.reset(request).await
     }
 
+    async fn attempts(&self, request: &LoadAttempts) -> Result<Vec<Attempts>> {
+        self.inner.attempts(request).await
+    }
+
+    async fn note_attempts(&self, request: &NoteAttempts) -> Result<()> {
+        self.inner.note_attempts(request).await
+    }
+
     async fn close(&self) {}
 }
 
@@ -231,6 +241,18 @@ impl StreamBackend for Broken {
 
     async fn leave(&self, request: &Leave) -> Result<Left> {
         self.inner.leave(request).await
+    }
+
+    async fn dead_letter(&self, request: &BuryLetters) -> Result<Vec<Fate>> {
+        self.inner.dead_letter(request).await
+    }
+
+    async fn dead_keys(&self, request: &DeadKeys) -> Result<Vec<(u64, u64)>> {
+        self.inner.dead_keys(request).await
+    }
+
+    async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>> {
+        self.inner.redrive(request).await
     }
 
     async fn remove(&self, request: &Removal) -> Result<u64> {

@@ -148,3 +148,28 @@ pub(super) async fn leaving_what_is_missing(t: Streams) -> Verdict {
     assert_eq!((t.leave("a", 1).await?, t.leave("a", 1).await?), (0, 0), "repeated");
     Ok(())
 }
+
+/// The group tells how many of its consumers live, for whoever must not disturb them.
+pub(super) async fn the_living_are_counted(t: Streams) -> Verdict {
+    let alive = async |t: &Streams| Ok::<_, crate::Error>(t.group_state().await?.consumers_alive);
+    let other = t.group("other");
+    t.append_at(1..=3).await?;
+    t.ensure_at(EntryId::ZERO).await?;
+    other.ensure_at(EntryId::ZERO).await?;
+    t.read_group("without", 1).await?;
+    assert_eq!(alive(&t).await?, 0, "who keeps no heartbeat is not known to live");
+    t.beat("a", 1, LONG).await?;
+    t.beat("a", 1, LONG).await?;
+    t.beat("b", 2, LONG).await?;
+    t.beat("c", 3, SHORT).await?;
+    eventually("a heartbeat runs out", async || Ok(alive(&t).await? == 2)).await?;
+    assert_eq!(alive(&other).await?, 0, "groups do not share");
+    t.read_group("b", 1).await?;
+    t.leave("a", 1).await?;
+    assert_eq!(alive(&t).await?, 1);
+    t.leave("b", 2).await?;
+    assert_eq!(alive(&t).await?, 0, "also where something is pending for it");
+    t.beat("b", 2, LONG).await?;
+    assert_eq!(alive(&t).await?, 1, "it came back");
+    Ok(())
+}

@@ -3,11 +3,14 @@
 mod ack;
 mod append;
 mod claim;
+mod dead_keys;
+mod dead_letter;
 mod group;
 mod heartbeat;
 mod inspect;
 mod pending;
 mod read;
+mod redrive;
 mod remove;
 mod trim;
 

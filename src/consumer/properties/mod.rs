@@ -48,12 +48,13 @@ fn g1_g2_g3_g5_shared() {
 
 #[test]
 fn each_broken_tracker_is_caught() {
-    for (mutant, guarantee) in [
-        (Mutant::HighestSettled, "G2"),
-        (Mutant::ForgetAhead, "G5"),
-        (Mutant::AdmitTwice, "G5"),
-        (Mutant::OffByOne, "G1"),
-        (Mutant::FallsBack, "G3"),
+    for (mutant, guarantees) in [
+        (Mutant::HighestSettled, ["G2", "G2"]),
+        (Mutant::ForgetAhead, ["G5", "G5"]),
+        (Mutant::AdmitTwice, ["G5", "G5"]),
+        // What it settles too early is seen at once, or missed at the end.
+        (Mutant::OffByOne, ["G1", "G2"]),
+        (Mutant::FallsBack, ["G3", "G3"]),
     ] {
         // The same cases each time, so that this test does not depend on luck.
         let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
@@ -62,7 +63,8 @@ fn each_broken_tracker_is_caught() {
         let mut runner = TestRunner::new_with_rng(config, rng);
         let result = runner.run(&any_case(false), |case| holds(case, Some(mutant)));
         let Err(TestError::Fail(reason, _)) = result else { panic!("{mutant:?} was not caught: {result:?}") };
-        assert!(reason.message().starts_with(guarantee), "{mutant:?}: {reason}");
+        let expected = guarantees.iter().any(|guarantee| reason.message().starts_with(guarantee));
+        assert!(expected, "{mutant:?}: {reason}");
     }
 }
 

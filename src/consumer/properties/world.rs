@@ -9,11 +9,14 @@ use std::{
 use proptest::{prelude::*, test_runner::TestCaseError};
 
 use crate::{
-    Backoff, Delivery, Entry, EntryId, Fields, Position,
+    Backoff, DeathReason, Delivery, Doom, Entry, EntryId, Fields, OnExhausted, Position,
+    backend::Fate,
+    clock::Timestamp,
     consumer::{
         CheckpointPolicy,
+        handler::Verdict,
         ledger::{Held, Ledger, Save},
-        machine::{Action, Event, Finished, Limits, Machine},
+        machine::{Action, Event, Failure, Finished, Limits, Machine, Slot},
         policy::SavePolicy,
         queue::{Order, Queue},
         tracker::{Mutant, Tracker},
@@ -69,6 +72,7 @@ pub(super) struct Case {
     shared: bool,
     ordering: Ordering,
     policy: CheckpointPolicy,
+    attempts_max: u32,
     pub(super) ops: Vec<Op>,
 }
 
@@ -80,14 +84,16 @@ pub(super) fn any_case(shared: bool) -> impl Strategy<Value = Case> {
         Just(CheckpointPolicy::Entries(3)),
         Just(CheckpointPolicy::Interval(Duration::from_millis(20))),
     ];
-    (ordering, policy, proptest::collection::vec(any_op(), 10..80))
-        .prop_map(move |(ordering, policy, ops)| Case { shared, ordering, policy, ops })
+    let attempts_max = prop_oneof![Just(u32::MAX), Just(2)];
+    (ordering, policy, attempts_max, proptest::collection::vec(any_op(), 10..80)).prop_map(
+        move |(ordering, policy, attempts_max, ops)| Case { shared, ordering, policy, attempts_max, ops },
+    )
 }
 
 const KEYS: u64 = 3;
 
 struct Lane {
-    key: Option<u64>,
+    slot: Slot,
     chunk: VecDeque<Delivery>,
 }
 
@@ -134,7 +140,12 @@ fn machine(case: &Case, stored: &Position, mutant: Option<Mutant>) -> Machine {
         in_flight_entries_max: 16,
         in_flight_bytes_max: 1 << 20,
         window_entries_max: 40,
-        attempts_max: u32::MAX,
+        attempts_max: case.attempts_max,
+        crashes_max: 3,
+        retry_elapsed_max: None,
+        on_exhausted: OnExhausted::DeadLetter,
+        notes_doom: !case.shared,
+        parks: false,
         retry: Backoff {
             first: Duration::from_millis(5),
             max: Duration::from_millis(5),
@@ -146,7 +157,7 @@ fn machine(case: &Case, stored: &Position, mutant: Option<Mutant>) -> Machine {
         Ordering::Unordered => Order::Unordered { lanes: 4 },
         Ordering::Keyed => Order::Keyed { lanes: 4, key: Arc::new(|delivery| delivery.id().ms % KEYS) },
     };
-    Machine::new(limits, ledger, Queue::new(order), SavePolicy::new(case.policy))
+    Machine::new(limits, ledger, Queue::new(order), SavePolicy::new(case.policy), Timestamp::default())
 }
 
 impl World {
@@ -177,20 +188,36 @@ impl World {
     }
 
     fn feed(&mut self, event: Event<()>) {
-        let mut actions = Vec::new();
-        self.machine.on(event, self.now, &mut actions);
-        for action in actions {
-            match action {
-                Action::Read { limit } => self.read = Some(limit),
-                Action::Start { key, deliveries } => {
-                    self.lanes.push(Lane { key, chunk: deliveries.into() });
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let mut actions = Vec::new();
+            self.machine.on(event, self.now, &mut actions);
+            events.extend(actions.into_iter().filter_map(|action| self.act(action)));
+        }
+    }
+
+    /// Carries an action out. Notes and dead letters are answered at once.
+    fn act(&mut self, action: Action<()>) -> Option<Event<()>> {
+        match action {
+            Action::Read { limit } => self.read = Some(limit),
+            Action::Start { slot, deliveries } => {
+                self.lanes.push(Lane { slot, chunk: deliveries.into() });
+            }
+            Action::Save(save) => self.save = Some(save),
+            Action::Note(_) => return Some(Event::Noted),
+            Action::Bury(burials) => {
+                for burial in &burials {
+                    let id = burial.delivery.id();
+                    *self.handled.entry(id).or_default() += 1;
+                    self.pending.remove(&id);
                 }
-                Action::Save(save) => self.save = Some(save),
-                Action::Exhausted { .. } | Action::Drained => {
-                    unreachable!("attempts are not limited, nobody stops")
-                }
+                return Some(Event::Buried(vec![Fate::Buried; burials.len()]));
+            }
+            Action::Skipped { .. } | Action::Doomed { .. } | Action::Exhausted { .. } | Action::Drained => {
+                unreachable!("what is given up is dead-lettered, nobody stops")
             }
         }
+        None
     }
 
     fn deliveries(ids: impl IntoIterator<Item = EntryId>) -> Vec<Delivery> {
@@ -296,7 +323,7 @@ impl World {
         let nth = usize::from(nth) % self.lanes.len();
         let lane = &mut self.lanes[nth];
         let delivery = lane.chunk.pop_front().expect("a lane that is empty is gone");
-        let id = delivery.id();
+        let (id, slot) = (delivery.id(), lane.slot);
         prop_assert!(!self.resumed.settles(id), "G5: {} was settled and came again", id);
         let first = !success || self.succeeded.insert(id) || self.group_lost;
         prop_assert!(first, "G5: {} was handled twice by one process", id);
@@ -309,11 +336,18 @@ impl World {
             finished.push(Finished::Done(delivery.id(), delivery.fields().size() as u64));
         } else {
             let rest = lane.chunk.drain(..).collect();
-            finished.push(Finished::Failed { deliveries: vec![delivery], error: (), reject: false, rest });
+            let failure = Failure {
+                error: (),
+                verdict: Verdict::Retry(None),
+                index: None,
+                rolled_back: false,
+                doom: Doom::new(DeathReason::Exhausted, ""),
+            };
+            finished.push(Finished::Failed { slot, deliveries: vec![delivery], failure, rest });
         }
         if lane.chunk.is_empty() {
             let lane = self.lanes.swap_remove(nth);
-            finished.push(Finished::Idle { key: lane.key, rest: Vec::new() });
+            finished.push(Finished::Idle { slot: lane.slot, rest: Vec::new() });
         }
         self.feed(Event::Finished(finished));
         self.in_order()

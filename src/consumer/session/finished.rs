@@ -35,7 +35,8 @@ impl Session<'_> {
 
     fn look_at(&mut self, finished: &Finished<HandlerError>) {
         match finished {
-            Finished::Failed { deliveries, error, .. } => {
+            Finished::Failed { deliveries, failure, .. } => {
+                let error = &failure.error;
                 if let Some(Delivery { entry, attempt, .. }) = deliveries.first() {
                     tracing::warn!(id = %entry.id, attempt, count = deliveries.len(), %error, "the handler failed");
                 }

@@ -1,9 +1,9 @@
 //! What comes in: batches of the reader, and entries claimed from the dead.
 
-use super::{End, Session};
+use super::{End, Session, dead::Claims};
 use crate::{
-    EntryId, Error, ErrorKind, Outcome, Result,
-    backend::{Claimed, PendingEntry},
+    Attempts, EntryId, Error, ErrorKind, Outcome, Result,
+    backend::PendingEntry,
     consumer::{
         context::is_passing, ledger::Ledger, machine::Event, observer::Observation, reader::Batch, resume,
         settings::OnReset,
@@ -27,7 +27,7 @@ impl Session<'_> {
         };
         if batch.anew {
             // The same ids may stand for other entries now: settle nothing of what was held, and begin again.
-            let message = "the checkpoint was reset, or the stream created anew: what was held belongs to the one before";
+            let message = "the checkpoint was reset or paused, or the stream created anew: what was held belongs to the one before";
             return Some(End::Again(Error::new(ErrorKind::Reset, message)));
         }
         if batch.created {
@@ -45,6 +45,7 @@ impl Session<'_> {
             *unsaved += 1;
         }
         self.gone(batch.gone);
+        self.recalled(batch.recalled);
         self.feed(Event::Read(batch.deliveries));
         self.machine.ledger_mut().recovering(batch.recovering);
         None
@@ -66,9 +67,16 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn on_claimed(&mut self, claimed: Result<Claimed>) {
-        match claimed {
-            Ok(claimed) => {
+    fn recalled(&mut self, attempts: Vec<Attempts>) {
+        if !attempts.is_empty() {
+            self.feed(Event::Recalled(attempts));
+        }
+    }
+
+    pub(super) fn on_claimed(&mut self, claims: Result<Claims>) {
+        match claims {
+            Ok(Claims { claimed, recalled }) => {
+                self.recalled(recalled);
                 // Go on at once while there is more, from the start after a while.
                 match claimed.next {
                     Some(next) => (self.claim_from, self.claim_at) = (next, self.now()),

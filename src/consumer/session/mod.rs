@@ -1,5 +1,7 @@
 //! The shell around the machine: one loop that turns the world into events and carries the actions out.
 
+mod close;
+mod dead;
 mod finished;
 mod intake;
 mod saves;
@@ -13,10 +15,14 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use self::saves::SaveDone;
+use self::{
+    dead::{BuryDone, Claims, NoteDone},
+    saves::SaveDone,
+};
 use super::{
     HandlerError,
     context::Context,
+    entered::Entered,
     keeper::{self, News},
     lane::{Chunk, Desk, Lanes},
     ledger::{Held, Ledger, Save},
@@ -29,17 +35,10 @@ use super::{
     settings::Ownership,
     tracker::Tracker,
 };
-use crate::{
-    EntryId, Epoch, Error, ErrorKind, Position, Result,
-    backend::{Claim, Claimed},
-    clock,
-};
+use crate::{EntryId, Epoch, Error, ErrorKind, Result, backend::Claim, clock};
 
 /// How often a save also asks for the ordinal, at most.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// A goodbye is worth a try, also when the deadline of the stop is over.
-const GOODBYE_MIN: Duration = Duration::from_millis(100);
 
 /// One time of being a consumer of the group, or the owner of the lease.
 pub(crate) struct Session<'a> {
@@ -57,7 +56,11 @@ pub(crate) struct Session<'a> {
     reader: Option<Reader>,
     reading: Option<BoxFuture<'static, (Reader, Result<Batch>)>>,
     saving: Option<BoxFuture<'static, SaveDone>>,
-    claiming: Option<BoxFuture<'static, Result<Claimed>>>,
+    claiming: Option<BoxFuture<'static, Result<Claims>>>,
+    burying: Option<BoxFuture<'static, BuryDone>>,
+    bury_failed: u32,
+    noting: Option<BoxFuture<'static, NoteDone>>,
+    note_failed: u32,
     /// Where claims go on.
     claim_from: EntryId,
     claim_at: Duration,
@@ -87,7 +90,9 @@ enum Woken {
     News(News),
     Saved(SaveDone),
     Read(Box<(Reader, Result<Batch>)>),
-    Claimed(Result<Claimed>),
+    Claimed(Result<Claims>),
+    Buried(BuryDone),
+    Noted(NoteDone),
     Resume,
     Finished(Vec<Finished<HandlerError>>),
     Time,
@@ -110,10 +115,11 @@ impl<'a> Session<'a> {
         context: &'a Arc<Context>,
         lanes: &'a Arc<dyn Lanes>,
         order: &Order,
-        position: Position,
+        entered: Entered,
         report: &'a mut Report,
     ) -> Self {
         let settings = &context.settings;
+        let position = entered.position.clone();
         let reader = Reader::new(Arc::clone(context), &position);
         let ledger = match settings.ownership {
             Ownership::Shared => Ledger::Shared(Held::new(position)),
@@ -129,10 +135,22 @@ impl<'a> Session<'a> {
             in_flight_bytes_max: settings.in_flight_bytes_max,
             window_entries_max: settings.window_entries_max,
             attempts_max: settings.attempts_max,
+            crashes_max: settings.crashes_max,
             retry: settings.retry.clone(),
+            retry_elapsed_max: settings.retry_elapsed_max,
+            on_exhausted: settings.on_exhausted,
+            notes_doom: context.notes_doom(),
+            parks: settings.parked_entries_max > 0,
         };
-        let machine =
-            Machine::new(limits, ledger, Queue::new(order.clone()), SavePolicy::new(settings.checkpoint));
+        let began = context.clock.now().minus(context.clock.elapsed());
+        let mut machine = Machine::new(
+            limits,
+            ledger,
+            Queue::new(order.clone()),
+            SavePolicy::new(settings.checkpoint),
+            began,
+        );
+        entered.tell(&mut machine);
         let (sender, news) = mpsc::unbounded_channel();
         let now = context.clock.elapsed();
         Self {
@@ -149,6 +167,10 @@ impl<'a> Session<'a> {
             reading: None,
             saving: None,
             claiming: None,
+            burying: None,
+            bury_failed: 0,
+            noting: None,
+            note_failed: 0,
             claim_from: EntryId::ZERO,
             // Many consumers of a process begin at once: what they do now and then is spread.
             claim_at: now + settings.claim_interval.mul_f64(clock::fraction()),
@@ -185,6 +207,8 @@ impl<'a> Session<'a> {
                 saved = done(&mut self.saving) => Woken::Saved(saved),
                 read = done(&mut self.reading) => Woken::Read(Box::new(read)),
                 claimed = done(&mut self.claiming) => Woken::Claimed(claimed),
+                buried = done(&mut self.burying) => Woken::Buried(buried),
+                noted = done(&mut self.noting) => Woken::Noted(noted),
                 // While it reads, the reader takes the resume path by itself. It may have no room to read: what could make
                 // room may wait for the very group that only the resume path creates again.
                 () = self.context.resume.notified(), if self.reader.is_some() => Woken::Resume,
@@ -222,6 +246,8 @@ impl<'a> Session<'a> {
                 return self.on_read(result);
             }
             Woken::Claimed(claimed) => self.on_claimed(claimed),
+            Woken::Buried(buried) => return self.on_buried(buried),
+            Woken::Noted(noted) => return self.on_noted(noted),
             Woken::Resume => {
                 if let Some(reader) = &mut self.reader {
                     reader.resume();
@@ -270,14 +296,19 @@ impl<'a> Session<'a> {
                     .boxed(),
                 );
             }
-            Action::Start { key, deliveries } => {
+            Action::Start { slot, deliveries } => {
                 self.desk.halt(false);
                 let settles = self.lanes.settles();
                 let position = settles.then(|| self.machine.ledger().position_after(&deliveries)).flatten();
-                let chunk = Chunk { key, deliveries, epoch: self.epoch, position };
+                let chunk = Chunk { slot, deliveries, epoch: self.epoch, position };
                 self.running.spawn(Arc::clone(self.lanes).run(chunk, Arc::clone(&self.desk)));
             }
             Action::Save(save) => self.save(save),
+            Action::Bury(burials) => self.bury(burials),
+            Action::Note(note) => self.note(note),
+            Action::Skipped { id, doom } => {
+                self.context.report(&Observation::GivenUp { id, doom: &doom });
+            }
             Action::Exhausted { id, attempts, error } => self.fail(
                 Error::new(
                     ErrorKind::Handler,
@@ -286,6 +317,12 @@ impl<'a> Session<'a> {
                 .with("id", id)
                 .with("attempts", attempts)
                 .with_source(error.into_source()),
+            ),
+            Action::Doomed { id, doom } => self.fail(
+                Error::new(ErrorKind::Handler, "the entry was given up before, and is not settled: dead-letter it, or skip it")
+                    .with("id", id)
+                    .with("reason", doom.reason)
+                    .with("error", doom.error),
             ),
             Action::Drained => self.drained = true,
         }
@@ -345,43 +382,8 @@ impl<'a> Session<'a> {
                     settings.claim_min_idle,
                 )
                 .from(self.claim_from);
-                self.claiming = Some(async move { context.stream.claim(&claim).await }.boxed());
+                self.claiming = Some(async move { dead::claim(&context, &claim).await }.boxed());
             }
-        }
-    }
-
-    /// How long what comes last may take, within the deadline of the stop.
-    fn left(&self) -> Duration {
-        let left = self.deadline.map_or(keeper::GOODBYE_MAX, |deadline| deadline.saturating_sub(self.now()));
-        left.min(keeper::GOODBYE_MAX)
-    }
-
-    /// Ends what is left and says goodbye.
-    async fn close(&mut self, end: &End) {
-        let counts = self.machine.counts();
-        self.report.delivered += counts.delivered;
-        self.report.settled += counts.settled;
-        self.report.retried += counts.retried;
-        self.report.skipped += counts.skipped + counts.known;
-        self.report.abandoned += counts.delivered - counts.settled - counts.known - counts.lapsed;
-        self.report.unsaved += self.machine.unsaved() as u64;
-        self.running.abort_all();
-        if self.count_open && self.drained {
-            // The last word of a shared subscription: a checkpoint that can count what is lost while nobody reads.
-            let nothing = Save::default();
-            let saving = self.context.settler.save(self.context, self.epoch, &nothing, true);
-            let limit = self.context.clock.sleep(self.left());
-            tokio::select! {
-                biased;
-                saved = saving => if let Err(error) = saved {
-                    tracing::info!(%error, "the last checkpoint has no ordinal");
-                },
-                () = limit => tracing::info!("no answer in time: the last checkpoint has no ordinal"),
-            }
-        }
-        self.keeper.abort();
-        if !matches!(end, End::Again(_)) {
-            keeper::leave(self.context, self.left().max(GOODBYE_MIN)).await;
         }
     }
 }

@@ -57,6 +57,7 @@ async fn g1_an_exhausted_entry_stops_the_consumer_and_is_not_settled() {
         let handler =
             |delivery: Delivery| async move { if delivery.id().ms == 4 { Err("never") } else { Ok(()) } };
         let error = builder(&memory, ownership)
+            .configure(|settings| settings.on_exhausted = OnExhausted::Stop)
             .build()
             .unwrap()
             .run(handler, std::future::pending::<()>())
@@ -98,6 +99,7 @@ async fn g11_a_panic_is_contained_and_a_reject_is_final() {
             }
         };
         let error = builder(&memory, ownership)
+            .configure(|settings| settings.on_exhausted = OnExhausted::Stop)
             .build()
             .unwrap()
             .run(handler, std::future::pending::<()>())
@@ -345,7 +347,10 @@ async fn typed_payloads_are_decoded_and_what_cannot_be_is_rejected() {
         values.lock().unwrap().push(value);
         async { Ok::<_, HandlerError>(()) }
     });
-    let consumer = builder(&memory, Ownership::Shared).build().unwrap();
+    let consumer = builder(&memory, Ownership::Shared)
+        .configure(|settings| settings.on_exhausted = OnExhausted::Stop)
+        .build()
+        .unwrap();
     let error = consumer.run(handler, std::future::pending::<()>()).await.unwrap_err();
     assert_eq!((error.kind(), error.context("attempts")), (ErrorKind::Handler, Some("1")));
     let source = std::error::Error::source(&error).unwrap().downcast_ref::<crate::Error>().unwrap();

@@ -1,5 +1,6 @@
 //! Memory behind a gate, with a script of failures, that records what it was asked.
 
+use crate::backend::{BuryLetters, DeadKeys, Fate as Buried, Redrive, Redriven};
 use std::{
     collections::VecDeque,
     sync::{
@@ -175,6 +176,18 @@ impl StreamBackend for Double {
 
     async fn leave(&self, request: &Leave) -> Result<Left> {
         self.memory.leave(request).await
+    }
+
+    async fn dead_letter(&self, request: &BuryLetters) -> Result<Vec<Buried>> {
+        self.memory.dead_letter(request).await
+    }
+
+    async fn dead_keys(&self, request: &DeadKeys) -> Result<Vec<(u64, u64)>> {
+        self.memory.dead_keys(request).await
+    }
+
+    async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>> {
+        self.memory.redrive(request).await
     }
 
     async fn remove(&self, request: &Removal) -> Result<u64> {

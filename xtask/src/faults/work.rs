@@ -225,6 +225,8 @@ fn set<S: StreamBackend, C: CheckpointBackend>(
     let builder = builder
         .batch_entries_max(BATCH_MAX)
         .configure(|settings| {
+            // What a handler cannot write while the database is away must not be given up for that.
+            settings.attempts_max = 1_000;
             if follows {
                 settings.on_gap = OnGap::Skip;
                 settings.on_reset = OnReset::FromBeginning;

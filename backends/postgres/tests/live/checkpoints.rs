@@ -95,6 +95,7 @@ async fn g18_a_record_that_cannot_be_read_is_left_as_it_is() {
         ("ahead = '5-0 >8-0'", "disagree"),
         ("owner = E'\\n'", "name"),
         ("incarnation = 'a b'", "name"),
+        ("reason = E'\\n'", "not valid"),
     ];
     let store = Store::new().await;
     let orders = || store.orders.clone();
@@ -116,10 +117,16 @@ async fn g18_a_record_that_cannot_be_read_is_left_as_it_is() {
                 kind(store.postgres.renew(&Renew::new(orders(), Epoch(0), LONG)).await),
                 kind(store.postgres.release(&Release::new(orders(), Epoch(0))).await),
                 kind(store.postgres.reset(&ResetCheckpoint::new(orders(), Position::default())).await),
+                kind(
+                    store
+                        .postgres
+                        .note_attempts(&NoteAttempts::new(orders(), Epoch(0), vec![], vec![]))
+                        .await,
+                ),
                 kind(store.handle(&store.each(0, [6])).await),
                 kind(store.handle(&store.up_to(Epoch(0), 6, 7)).await),
             ];
-            assert_eq!(kinds, [ErrorKind::Corrupt; 7], "{damage}");
+            assert_eq!(kinds, [ErrorKind::Corrupt; 8], "{damage}");
             assert_eq!(store.sql("SELECT * FROM highwater.checkpoint").await, before);
             assert_eq!(store.effects().await, "");
         }

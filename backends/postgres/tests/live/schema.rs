@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use highwater::{Epoch, ErrorKind, Position, backend::*};
+use highwater::{Epoch, ErrorKind, Outcome, Position, Retry, backend::*};
 use highwater_postgres::{Postgres, Settings};
 use sqlx::AssertSqlSafe;
 
 use crate::{
     store::*,
-    support::{Logs, fresh_postgres_url},
+    support::{Logs, eventually, fresh_postgres_url},
 };
 
 /// All there is to know about the tables of a schema.
@@ -17,6 +17,10 @@ const IMAGE: &str = "SELECT c.relname, c.relkind, a.attname, format_type(a.attty
      WHERE n.nspname = 'highwater' AND a.attnum > 0 ORDER BY 1, 3";
 const CONSTRAINTS: &str = "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint \
      WHERE connamespace = 'highwater'::regnamespace ORDER BY 1";
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/0001_checkpoint.sql"),
+    include_str!("../../migrations/0002_attempts.sql"),
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t39_twenty_start_at_once_on_an_empty_database() {
@@ -54,8 +58,9 @@ async fn the_migration_gives_the_same_tables_as_ensure_schema() {
     let migrated = fresh_postgres_url().await;
     let by_hand = Store { url: migrated.clone(), pool: pool(&migrated, 8), ..Store::new().await };
     for _ in 0..2 {
-        let migration = sqlx::raw_sql(include_str!("../../migrations/0001_checkpoint.sql"));
-        migration.execute(&by_hand.pool).await.unwrap();
+        for migration in MIGRATIONS {
+            sqlx::raw_sql(migration).execute(&by_hand.pool).await.unwrap();
+        }
     }
     for image in [IMAGE, CONSTRAINTS] {
         let expected = store.sql(image).await;
@@ -63,7 +68,84 @@ async fn the_migration_gives_the_same_tables_as_ensure_schema() {
         assert_eq!(by_hand.sql(image).await, expected);
     }
     let text = Postgres::schema_sql(&Settings::default()).unwrap();
-    assert_eq!(text, include_str!("../../migrations/0001_checkpoint.sql"));
+    assert_eq!(text, MIGRATIONS.join("\n"));
+}
+
+/// A database as the first version left it, to the letter.
+async fn version_1() -> Store {
+    let url = fresh_postgres_url().await;
+    let store = Store {
+        pool: pool(&url, 8),
+        postgres: Postgres::connect(&url).await.unwrap(),
+        url,
+        orders: orders(),
+    };
+    sqlx::raw_sql(include_str!("version_1.sql")).execute(&store.pool).await.unwrap();
+    let record = "INSERT INTO highwater.checkpoint (stream, grp, version, epoch, watermark, ahead, ahead_top, ahead_hole, owner) \
+         VALUES ('orders', 'billing', 1, 3, decode('00000000000000070000000000000000', 'hex'), '', '', '', 'me')";
+    store.sql(record).await;
+    store
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g5_tables_of_an_earlier_version_are_told_and_upgraded_where_they_are() {
+    let store = version_1().await;
+    let tried = highwater::Attempts::new(id(8));
+    let note = NoteAttempts::new(orders(), Epoch(3), vec![tried.clone()], vec![]);
+    let errors = [
+        store.postgres.load(&orders()).await.unwrap_err(),
+        store.postgres.acquire(&Acquire::new(orders(), name("a"), LONG)).await.unwrap_err(),
+        store.postgres.note_attempts(&note).await.unwrap_err(),
+        store.postgres.reset(&ResetCheckpoint::pause(orders(), true)).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::Missing, "{error:?}");
+        assert!(error.to_string().contains("earlier version: call `ensure_schema`"), "{error}");
+    }
+    // Consumers of the version before are at work, and it waits for the one that has the record.
+    let mut before = store.pool.begin().await.unwrap();
+    let advance =
+        "UPDATE highwater.checkpoint SET watermark = decode('00000000000000080000000000000000', 'hex')";
+    sqlx::raw_sql(advance).execute(&mut *before).await.unwrap();
+    let upgrades: Vec<_> = (0..8)
+        .map(|_| {
+            let url = store.url.clone();
+            tokio::spawn(async move { Postgres::connect(&url).await.unwrap().ensure_schema().await })
+        })
+        .collect();
+    let waiting = "SELECT count(*) > 0 FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database \
+         WHERE d.datname = current_database() AND NOT l.granted AND l.mode = 'AccessExclusiveLock'";
+    eventually("an upgrade waits", Duration::from_secs(10), async || store.sql(waiting).await == "t").await;
+    before.commit().await.unwrap();
+    for upgrade in upgrades {
+        upgrade.await.unwrap().unwrap();
+    }
+    let loaded = store.postgres.load(&orders()).await.unwrap().unwrap();
+    assert_eq!((loaded.position, loaded.epoch, loaded.paused), (Position::at(id(8)), Epoch(3), false));
+    store.postgres.note_attempts(&note).await.unwrap();
+    assert_eq!(store.postgres.attempts(&LoadAttempts::all(orders())).await.unwrap(), [tried]);
+    let fresh = Store::new().await;
+    for image in [IMAGE, CONSTRAINTS] {
+        assert_eq!(store.sql(image).await, fresh.sql(image).await);
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_that_a_transaction_keeps_from_the_table_gives_way_to_others() {
+    let store = version_1().await;
+    let settings = Settings::default()
+        .response_timeout(Duration::from_secs(2))
+        .commit_timeout(Duration::from_millis(100));
+    let postgres = Postgres::connect_with(&store.url, settings).await.unwrap();
+    let mut keeper = store.pool.begin().await.unwrap();
+    sqlx::raw_sql("SELECT * FROM highwater.checkpoint").execute(&mut *keeper).await.unwrap();
+    let error = postgres.ensure_schema().await.unwrap_err();
+    let what = (error.kind(), error.retry(), error.outcome());
+    assert_eq!(what, (ErrorKind::Unavailable, Retry::Now, Outcome::NotApplied), "{error:?}");
+    assert_eq!(store.sql("SELECT count(*) FROM highwater.checkpoint").await, "1", "nobody is held up");
+    keeper.rollback().await.unwrap();
+    postgres.ensure_schema().await.unwrap();
+    assert_eq!(postgres.load(&orders()).await.unwrap().unwrap().epoch, Epoch(3));
 }
 
 #[tokio::test]
@@ -71,10 +153,14 @@ async fn names_may_be_chosen_and_are_quoted() {
     let settings = Settings::default()
         .schema("My \"own\" schema; DROP")
         .checkpoint_table("check'points")
-        .settled_table("checkpoint");
+        .settled_table("checkpoint")
+        .attempts_table("settled");
     let store = Store::with(settings.clone()).await;
     store.handle(&store.each(0, [1, 2])).await.unwrap();
     assert!(store.postgres.advance(&store.advance(0, 1)).await.unwrap().moved);
+    let tried = vec![highwater::Attempts::new(id(8))];
+    store.postgres.note_attempts(&NoteAttempts::new(orders(), Epoch(0), tried, vec![])).await.unwrap();
+    assert_eq!(store.sql("SELECT count(*) FROM \"My \"\"own\"\" schema; DROP\".settled").await, "1");
     assert_eq!(store.sql("SELECT count(*) FROM \"My \"\"own\"\" schema; DROP\".checkpoint").await, "1");
     assert_eq!(
         store
@@ -114,7 +200,8 @@ async fn a_role_that_may_only_read_and_write_the_tables_is_enough() {
         .sql(&format!(
             "CREATE ROLE {role} LOGIN; REVOKE ALL ON DATABASE \"{database}\" FROM PUBLIC; \
              GRANT CONNECT ON DATABASE \"{database}\" TO {role}; GRANT USAGE ON SCHEMA highwater TO {role}; \
-             GRANT SELECT, INSERT, UPDATE, DELETE ON highwater.checkpoint, highwater.settled TO {role}; \
+             GRANT SELECT, INSERT, UPDATE, DELETE ON highwater.checkpoint, highwater.settled, \
+             highwater.attempts TO {role}; \
              GRANT INSERT ON effects TO {role}"
         ))
         .await;
@@ -128,11 +215,15 @@ async fn a_role_that_may_only_read_and_write_the_tables_is_enough() {
     postgres.renew(&Renew::new(orders(), Epoch(1), LONG)).await.unwrap();
     handle(&postgres, &store.up_to(Epoch(1), 3, 4)).await.unwrap();
     postgres.release(&Release::new(orders(), Epoch(1))).await.unwrap();
+    let tried = vec![highwater::Attempts::new(id(8))];
+    postgres.note_attempts(&NoteAttempts::new(orders(), Epoch(1), tried, vec![id(9)])).await.unwrap();
+    assert_eq!(postgres.attempts(&LoadAttempts::all(orders())).await.unwrap().len(), 1);
+    postgres.reset(&ResetCheckpoint::pause(orders(), true)).await.unwrap();
     postgres.reset(&ResetCheckpoint::new(orders(), Position::default())).await.unwrap();
     assert_eq!(postgres.list(&orders().stream).await.unwrap().len(), 1);
     assert_eq!(store.effects().await, "1 2 3 4");
     store.sql(&format!("REVOKE DELETE, UPDATE ON highwater.checkpoint FROM {role}")).await;
-    assert_eq!(kind(postgres.advance(&store.advance(2, 3)).await), ErrorKind::Denied);
+    assert_eq!(kind(postgres.advance(&store.advance(3, 3)).await), ErrorKind::Denied);
     store.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
 }
 

@@ -75,6 +75,12 @@ local function following(id)
   if ms ~= U64_MAX then return increment(ms) .. '-0' end
 end
 
+-- An id at full width, so that ids sort as text.
+local function padded(id)
+  local ms, seq = parts(id)
+  return ('0'):rep(20 - #ms) .. ms .. '-' .. ('0'):rep(20 - #seq) .. seq
+end
+
 -- A whole number below 2^53, as text.
 local function text(number) return string.format('%.0f', number) end
 

@@ -47,7 +47,8 @@ local function complete(r)
   r.full, r.top = read_ahead(r.ahead)
   if not (r.epoch and r.updated_at and r.ordinal and r.lease_until and r.full) then return false end
   if #r.incarnation > 64 or r.incarnation:find('[^\33-\126]') then return false end
-  if not (is_name(r.owner) and is_name(r.lease_owner)) then return false end
+  if not (is_name(r.owner) and is_name(r.lease_owner) and is_name(r.reason)) then return false end
+  if #r.reason > 128 or (r.paused ~= '' and r.paused ~= '1') then return false end
   -- Who owned a subscription but never advanced it left a record without a position.
   if r.watermark == '' then return r.ahead == '' and r.ordinal == '' end
   local ms, seq = parts(r.watermark)
@@ -57,6 +58,7 @@ end
 
 local NAMES = {
   'watermark', 'ahead', 'ordinal', 'incarnation', 'epoch', 'owner', 'lease_until', 'lease_owner', 'updated_at',
+  'paused', 'reason',
 }
 
 -- The record, or nil if there is none, or nil and what to answer if it cannot be read. All that may fail does so here,
@@ -76,7 +78,7 @@ end
 local function new_record(time)
   return {
     watermark = '', ahead = '', full = '', ordinal = '', incarnation = '', epoch = '0', owner = '',
-    lease_until = '0', lease_owner = '', updated_at = text(time),
+    lease_until = '0', lease_owner = '', updated_at = text(time), paused = '', reason = '',
   }
 end
 
@@ -122,12 +124,6 @@ local function keep_ahead(record, new)
     new.ahead = table.concat(kept, ' ') .. ' >' .. record.top
   end
   new.full = new.ahead
-end
-
--- An id at full width, so that ids sort as text.
-local function padded(id)
-  local ms, seq = parts(id)
-  return ('0'):rep(20 - #ms) .. ms .. '-' .. ('0'):rep(20 - #seq) .. seq
 end
 
 -- Forgets what transactions have settled up to the watermark. Without transactions there is nothing, and it is one look.

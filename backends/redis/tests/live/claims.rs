@@ -209,3 +209,27 @@ async fn g6_a_lost_group_is_made_again_at_the_checkpoint() {
     assert!(redis.ensure_group(&EnsureGroup::new(subscription(), &position)).await.unwrap());
     assert_eq!(deliver(&redis, "c", 100).await, ids(51..=100));
 }
+
+#[tokio::test]
+async fn the_living_are_counted() {
+    let server = Server::start().await;
+    let redis = server.backend().await;
+    let alive = async || {
+        let state = redis.inspect(&Inspect::subscription(&subscription())).await.unwrap();
+        state.unwrap().group.unwrap().consumers_alive
+    };
+    filled(&redis, 2).await;
+    deliver(&redis, "foreign", 1).await;
+    assert_eq!(alive().await, 0, "one of other software keeps no heartbeat");
+    beat(&redis, "a", 1, LONG).await.unwrap();
+    beat(&redis, "b", u64::MAX, Duration::MAX).await.unwrap();
+    beat(&redis, "c", 3, Duration::ZERO).await.unwrap();
+    assert_eq!(alive().await, 2);
+    redis.leave(&Leave::new(subscription(), name("a"), Token(1))).await.unwrap();
+    assert_eq!(alive().await, 1);
+    assert!(redis.inspect(&Inspect::stream(stream("s"))).await.unwrap().unwrap().group.is_none());
+    server.raw().await.run::<()>("SET highwater:{s}:heartbeats:1:s:g text").await;
+    let error = redis.inspect(&Inspect::subscription(&subscription())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
+    assert!(redis.inspect(&Inspect::stream(stream("s"))).await.unwrap().is_some());
+}

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use highwater::{ConsumerName, Epoch, ErrorKind, Outcome, Position, Subscription, backend::*};
+use highwater::{
+    ConsumerName, Epoch, ErrorKind, Outcome, Position, StreamName, Subscription, backend::*,
+    dead_letter_stream,
+};
 use highwater_redis::{Effects, key_beside};
 
 use crate::{Redis, server::*};
@@ -176,6 +179,41 @@ async fn g9_effects_go_where_their_stream_goes() {
     assert_eq!(commit(1, &total).await.unwrap(), Committed::AlreadySettled(ids([1])));
     commit(2, &total).await.unwrap();
     assert_eq!(cluster.nodes[NEXT].raw().await.run::<u64>(&format!("GET {total}")).await, 4);
+}
+
+#[tokio::test]
+async fn g11_dead_letters_lie_in_the_slot_of_their_stream() {
+    let cluster = Cluster::start().await;
+    let redis = cluster.connect().await;
+    filled(&redis, 2).await;
+    deliver(&redis, "c", 2).await;
+    let letter = |ms| NewLetter::new(id(ms), fields("v"), 1).with_key(Some(7));
+    let bury = async |into: &StreamName, ms| {
+        let request = BuryLetters::new(subscription(), into.clone(), vec![letter(ms)]);
+        redis.dead_letter(&request.held_by(Some(name("c")))).await
+    };
+    let dead = dead_letter_stream(&subscription()).unwrap();
+    assert_eq!(bury(&dead, 1).await.unwrap(), [Fate::Buried]);
+    let elsewhere = stream("elsewhere");
+    let out = vec![RedriveLetter::new(id(1), id(1), None)];
+    let refused = [
+        bury(&elsewhere, 2).await.map(|_| ()),
+        redis.dead_keys(&DeadKeys::new(subscription(), elsewhere.clone())).await.map(|_| ()),
+        redis.redrive(&Redrive::new(subscription(), elsewhere, out)).await.map(|_| ()),
+    ];
+    for result in refused {
+        let error = result.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Invalid, Outcome::NotApplied), "{error}");
+        assert!(error.to_string().contains("`dead_letter_stream`"), "{error}");
+    }
+    // They go where the stream goes.
+    cluster.set_slot(NEXT, "IMPORTING", OWNER).await;
+    cluster.set_slot(OWNER, "MIGRATING", NEXT).await;
+    cluster.move_keys().await;
+    cluster.hand_over().await;
+    assert_eq!(bury(&dead, 1).await.unwrap(), [Fate::Buried]);
+    assert_eq!(bury(&dead, 2).await.unwrap(), [Fate::Buried]);
+    assert_eq!(redis.dead_keys(&DeadKeys::new(subscription(), dead)).await.unwrap(), [(7, 2)]);
 }
 
 #[tokio::test]

@@ -134,7 +134,11 @@ async fn a_checkpoint_stays_below_a_kibibyte() {
     fill(&redis, base, base + 1999).await;
     redis.ensure_group(&EnsureGroup::new(subscription(), &Position::default())).await.unwrap();
     deliver(&redis, "c", 2000).await;
-    settle(&redis, 0, (0..2000).step_by(2).map(|n| base + 1999 - n)).await.unwrap();
+    let reason = "r".repeat(128);
+    redis.reset(&ResetCheckpoint::pause(subscription(), true).because(reason).unwrap()).await.unwrap();
+    let owner = name(&format!("{}-1234-0123456789abcdef", "h".repeat(40)));
+    redis.acquire(&Acquire::new(subscription(), owner, Duration::ZERO)).await.unwrap();
+    settle(&redis, 2, (0..2000).step_by(2).map(|n| base + 1999 - n)).await.unwrap();
     let record: Vec<String> = server.raw().await.run("HGETALL highwater:{s}:checkpoint:1:s:g").await;
     let size: usize = record.iter().map(String::len).sum();
     assert!((400..1024).contains(&size), "{size}: {record:?}");

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use highwater::{
-    EntryId, Epoch, ErrorKind, Incarnation, Position, SettledAhead, Subscription, backend::*, clock::fraction,
+    Attempts, EntryId, Epoch, ErrorKind, Incarnation, Position, SettledAhead, Subscription, backend::*,
+    clock::fraction,
 };
 use highwater_sqlite::Sqlite;
 
@@ -162,6 +163,8 @@ async fn g18_a_record_that_cannot_be_read_is_left_as_it_is() {
         ("watermark = '1-x'", "watermark"),
         ("epoch = '-1'", "number"),
         ("owner = char(10)", "name"),
+        ("paused = 'no'", "paused"),
+        ("reason = char(10)", "not valid"),
         ("lease_owner = char(10)", "name"),
         ("version = '2'", "upgrade"),
         ("version = ''", "version"),
@@ -240,4 +243,38 @@ async fn one_refused_request_does_not_fail_those_that_share_its_commit() {
         }
     }
     assert_eq!(watermark(&store.sqlite, &store.orders).await, id(199));
+}
+
+#[tokio::test]
+async fn an_operator_pauses_and_seeks_by_comparing_and_attempts_go_with_the_position() {
+    let store = Store::new().await;
+    let orders = || store.orders.clone();
+    let sqlite = &store.sqlite;
+    let note = |epoch, set, clear: Vec<EntryId>| NoteAttempts::new(orders(), Epoch(epoch), set, clear);
+    let all = LoadAttempts::all(orders());
+    let mut tried = Attempts::new(id(3));
+    tried.failures = 2;
+    sqlite.note_attempts(&note(0, vec![tried.clone(), Attempts::new(id(2))], vec![id(2)])).await.unwrap();
+    assert_eq!(sqlite.load(&store.orders).await.unwrap(), None, "this is no checkpoint yet");
+    assert_eq!(store.another().await.attempts(&all).await.unwrap(), [tried.clone()]);
+    assert_eq!(kind(sqlite.note_attempts(&note(1, vec![], vec![id(3)])).await), ErrorKind::Invalid);
+
+    let pause = ResetCheckpoint::pause(orders(), true).because("a bad deploy").unwrap();
+    assert_eq!(kind(sqlite.reset(&pause.clone().expect_watermark(id(1))).await), ErrorKind::Fenced);
+    assert_eq!(sqlite.reset(&pause.expect_watermark(EntryId::ZERO)).await.unwrap(), Epoch(1));
+    let paused = store.another().await.load(&store.orders).await.unwrap().unwrap();
+    assert_eq!((paused.paused, paused.reason.as_deref()), (true, Some("a bad deploy")));
+    assert_eq!((paused.position, paused.epoch), (Position::default(), Epoch(1)));
+    assert_eq!(kind(sqlite.note_attempts(&note(0, vec![], vec![id(3)])).await), ErrorKind::Fenced);
+    sqlite.advance(&advance(&store, 1, 2)).await.unwrap();
+    assert!(sqlite.load(&store.orders).await.unwrap().unwrap().paused, "an advance ends no pause");
+    assert_eq!(sqlite.attempts(&all).await.unwrap(), [tried], "nor does it forget");
+    assert_eq!(sqlite.reset(&ResetCheckpoint::pause(orders(), false)).await.unwrap(), Epoch(2));
+    let resumed = sqlite.load(&store.orders).await.unwrap().unwrap();
+    assert_eq!((resumed.paused, resumed.reason, resumed.position.watermark), (false, None, id(2)));
+    assert_eq!(resumed.owner, Some(name("me")));
+    assert_eq!(sqlite.attempts(&all).await.unwrap().len(), 1);
+    let seek = ResetCheckpoint::new(orders(), Position::at(id(2))).expect_watermark(id(2));
+    assert_eq!(sqlite.reset(&seek).await.unwrap(), Epoch(3));
+    assert_eq!(sqlite.attempts(&all).await.unwrap(), []);
 }

@@ -82,7 +82,8 @@ async fn g5_a_file_of_an_earlier_version_is_upgraded_where_it_is() {
     let mut raw = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
     let versions: Vec<i64> =
         sqlx::query_scalar("SELECT version FROM highwater_schema").fetch_all(&mut raw).await.unwrap();
-    assert_eq!(versions, [2]);
+    assert_eq!(versions, [3]);
+    assert!(!stored.paused);
 }
 
 #[tokio::test]

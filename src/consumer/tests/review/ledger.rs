@@ -179,6 +179,7 @@ async fn g4_a_two_step_save_keeps_the_epoch_that_it_began_with() {
         stream: Arc::new(faults.wrap(memory)),
         store: Arc::new(store.clone()),
         settler: Settler::TwoStep,
+        dead: DeadLetters::Stream(crate::dead_letter_stream(&subscription()).unwrap()),
         clock: Clock::started(),
         reporter: Reporter { subscription: subscription(), observer: None },
     });

@@ -91,7 +91,7 @@ async fn g15_a_stop_does_not_count_what_nobody_took_as_a_failure() {
     let memory = Memory::new();
     append(&memory, 3).await;
     let mut deliveries = builder(&memory, Ownership::Shared)
-        .configure(|settings| settings.attempts_max = 1)
+        .configure(|settings| (settings.attempts_max, settings.on_exhausted) = (1, OnExhausted::Stop))
         .build()
         .unwrap()
         .into_stream();

@@ -1,5 +1,7 @@
 //! Findings in the transactional path.
 
+use crate::Attempts;
+use crate::backend::{LoadAttempts, NoteAttempts};
 use std::{
     collections::BTreeMap,
     future::pending,
@@ -51,6 +53,14 @@ impl CheckpointBackend for NoCommits {
 
     async fn reset(&self, request: &ResetCheckpoint) -> Result<Epoch> {
         self.memory.reset(request).await
+    }
+
+    async fn attempts(&self, request: &LoadAttempts) -> Result<Vec<Attempts>> {
+        self.memory.attempts(request).await
+    }
+
+    async fn note_attempts(&self, request: &NoteAttempts) -> Result<()> {
+        self.memory.note_attempts(request).await
     }
 
     async fn close(&self) {}
@@ -165,7 +175,7 @@ async fn g9_what_is_in_doubt_stays_so_while_others_commit() {
     append(&memory, 20).await;
     faults.next(Operation::Commit, Fault::After);
     let consumer = Consumer::builder(subscription(), memory.clone(), faults.clone().wrap(store.clone()))
-        .configure(|settings| settings.attempts_max = 1)
+        .configure(|settings| (settings.attempts_max, settings.on_exhausted) = (1, OnExhausted::Stop))
         .concurrency(2)
         .build()
         .unwrap();
@@ -202,7 +212,7 @@ async fn g11_an_entry_that_is_settled_does_not_fail() {
             if is_there { Err("the row is there already") } else { Ok(()) }
         };
         let consumer = Consumer::builder(subscription(), memory.clone(), store.clone())
-            .configure(|settings| settings.attempts_max = 1)
+            .configure(|settings| (settings.attempts_max, settings.on_exhausted) = (1, OnExhausted::Stop))
             .build()
             .unwrap();
         let running = if batches {

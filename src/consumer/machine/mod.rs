@@ -3,16 +3,24 @@
 //! No I/O, no clock, no backend: `now` is the time since the run began. The shell turns the world into events and carries the
 //! actions out.
 
-use std::time::Duration;
+mod dead;
+mod demand;
+mod failed;
+mod suspects;
 
-pub(crate) use super::events::{Action, Counts, Event, Finished, Limits};
+use std::{collections::HashSet, time::Duration};
+
+use self::suspects::Suspect;
+pub(crate) use super::events::{Action, Counts, Event, Failure, Finished, Limits, Slot};
 use super::{
+    book::{Book, Note},
+    burials::Burials,
     ledger::{Ledger, Save},
     policy::SavePolicy,
     queue::Queue,
     tracker::Admission,
 };
-use crate::Delivery;
+use crate::{Delivery, EntryId, clock::Timestamp};
 
 /// Acks in one save: what one script call of a server takes comfortably.
 const SAVE_IDS_MAX: usize = 4_000;
@@ -23,6 +31,17 @@ pub(crate) struct Machine {
     ledger: Ledger,
     queue: Queue,
     policy: SavePolicy,
+    book: Book,
+    note_not_before: Duration,
+    burials: Burials,
+    /// The keys that have dead letters.
+    dead_keys: HashSet<u64>,
+    /// The suspects that are started, or about to be.
+    suspect: Option<Suspect>,
+    /// What is delivered up to this id may have been started by an owner that died, and so many of them at most.
+    unclean: Option<(EntryId, usize)>,
+    /// The time of day when `now` was zero.
+    began: Timestamp,
     reading: bool,
     saving: bool,
     /// How many entries the save under way carries.
@@ -41,12 +60,25 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(limits: Limits, ledger: Ledger, queue: Queue, policy: SavePolicy) -> Self {
+    pub(crate) fn new(
+        limits: Limits,
+        ledger: Ledger,
+        queue: Queue,
+        policy: SavePolicy,
+        began: Timestamp,
+    ) -> Self {
         Self {
             limits,
             ledger,
             queue,
             policy,
+            book: Book::default(),
+            note_not_before: Duration::ZERO,
+            burials: Burials::default(),
+            dead_keys: HashSet::new(),
+            suspect: None,
+            unclean: None,
+            began,
             reading: false,
             saving: false,
             saving_len: 0,
@@ -83,23 +115,6 @@ impl Machine {
         self.ledger.unsaved() + self.saving_len
     }
 
-    /// How many deliveries may come by another way than a read.
-    pub(crate) fn room(&self) -> usize {
-        if self.stopping {
-            return 0;
-        }
-        let bytes = self.limits.in_flight_bytes_max.saturating_sub(self.in_flight_bytes);
-        let entries = self.limits.in_flight_entries_max.saturating_sub(self.in_flight);
-        // Where nothing is in flight, an entry that is larger than the limit must come as well.
-        entries.min(self.by_bytes(bytes).max(usize::from(self.in_flight == 0)))
-    }
-
-    /// How many entries of the size that is expected are so many bytes.
-    fn by_bytes(&self, bytes: usize) -> usize {
-        // Before the first batch nothing is known of their size: begin with few.
-        bytes.checked_div(self.entry_bytes).unwrap_or(self.limits.read_entries_max.div_ceil(8))
-    }
-
     /// Takes an event and says what to do.
     pub(crate) fn on<E>(&mut self, event: Event<E>, now: Duration, actions: &mut Vec<Action<E>>) {
         match event {
@@ -114,7 +129,19 @@ impl Machine {
                         self.ledger.settle(id);
                         self.policy.settled(0, now);
                     }
+                    self.book.settled(id);
                 }
+            }
+            Event::Recalled(attempts) => self.recalled(attempts),
+            Event::Buried(fates) => self.buried(&fates, now),
+            Event::NotBuried(again) => self.not_buried(again),
+            Event::Noted => {
+                self.book.noted();
+                self.noted(actions);
+            }
+            Event::NotNoted(again) => {
+                self.book.not_noted();
+                self.note_not_before = again;
             }
             Event::Finished(finished) => {
                 for finished in finished {
@@ -125,19 +152,20 @@ impl Machine {
                 (self.saving, self.saving_len) = (false, 0);
                 self.counts.saved += save.ids.len() as u64;
                 self.ledger.saved(&save, watermark);
+                self.book.saved();
             }
             Event::NotSaved(save, again) => {
                 (self.saving, self.saving_len) = (false, 0);
                 self.save_not_before = again;
                 self.ledger.not_saved(save);
+                self.book.not_saved();
             }
             Event::Resumed(position) => self.ledger.resume(position),
             Event::Lapsed => {
+                self.lapse_suspect();
                 self.lapsed = self.queue.running() > 0;
-                let dropped = self.queue.drain();
-                self.counts.lapsed += dropped.len() as u64;
-                self.let_go(&dropped);
-                self.ledger.release(dropped.iter().map(Delivery::id));
+                let dropped = self.drop_waiting();
+                self.counts.lapsed += dropped as u64;
             }
             Event::Tick => {}
             Event::Stop => self.stop(),
@@ -152,14 +180,32 @@ impl Machine {
             .then(|| self.policy.due_at().max(self.save_not_before));
         let held = self.policy.every_ack() && (self.saving || self.ledger.unsaved() > 0);
         let retry = if self.stopping || self.lapsed || held { None } else { self.queue.wake() };
-        [save, retry].into_iter().flatten().min()
+        let burial = self.burials.wake(|id| self.may_bury(id));
+        let note = self.book.is_due().then_some(self.note_not_before);
+        [save, retry, burial, note].into_iter().flatten().min()
+    }
+
+    /// Where the letter is not one step with what settles the entry, nobody else may handle it once the letter is under way.
+    fn may_bury(&self, id: EntryId) -> bool {
+        !self.limits.notes_doom || self.book.is_noted([id].into_iter())
     }
 
     fn stop(&mut self) {
         self.stopping = true;
-        let dropped = self.queue.drain();
+        self.lapse_suspect();
+        self.drop_waiting();
+    }
+
+    /// Forgets all that is neither started nor being written to the dead letters.
+    fn drop_waiting(&mut self) -> usize {
+        let mut dropped = self.queue.drain();
+        for burial in self.burials.drain() {
+            self.queue.unblock(burial.key);
+            dropped.push(burial.delivery);
+        }
         self.let_go(&dropped);
         self.ledger.release(dropped.iter().map(Delivery::id));
+        dropped.len()
     }
 
     fn let_go(&mut self, deliveries: &[Delivery]) {
@@ -178,6 +224,7 @@ impl Machine {
             }
             match self.ledger.admit(delivery.id()) {
                 Admission::New => {
+                    let delivery = self.prepared(delivery);
                     self.counts.delivered += 1;
                     self.in_flight += 1;
                     self.in_flight_bytes += delivery.fields().size();
@@ -194,25 +241,23 @@ impl Machine {
 
     fn finished<E>(&mut self, finished: Finished<E>, now: Duration, actions: &mut Vec<Action<E>>) {
         match finished {
-            Finished::Done(id, bytes) => {
-                self.ledger.settle(id);
-                self.counts.settled += 1;
-                self.handled(bytes);
-                self.policy.settled(bytes, now);
-            }
+            Finished::Done(id, bytes) => self.done(id, bytes, now),
             Finished::Before(id, bytes) => {
                 self.ledger.settle(id);
+                self.book.settled(id);
                 self.counts.known += 1;
                 self.handled(bytes);
                 self.policy.settled(0, now);
             }
             Finished::Committed(id, bytes) => {
                 self.ledger.committed(id);
+                self.book.committed(id);
                 self.counts.settled += 1;
                 self.handled(bytes);
             }
             Finished::Advanced(watermark) => self.ledger.saved(&Save::default(), Some(watermark)),
             Finished::Deferred { deliveries, again } => {
+                deliveries.iter().for_each(|delivery| self.book.survived(delivery.id()));
                 if self.stopping || self.lapsed {
                     self.return_unstarted(deliveries);
                 } else {
@@ -220,34 +265,28 @@ impl Machine {
                 }
             }
             Finished::Broken(_) => {}
-            Finished::Failed { mut deliveries, error, reject, rest } => {
-                let attempts = deliveries[0].attempt;
-                // While it stops, a delivery that nobody takes any more is no failure of the entry, which comes again.
-                if reject || (attempts >= self.limits.attempts_max && !self.stopping) {
-                    let id = deliveries[0].id();
-                    self.return_unstarted(deliveries.into_iter().chain(rest).collect());
-                    actions.push(Action::Exhausted { id, attempts, error });
-                    self.stop();
-                    return;
-                }
-                if self.stopping || self.lapsed {
-                    self.return_unstarted(deliveries.into_iter().chain(rest).collect());
-                    return;
-                }
-                self.counts.retried += deliveries.len() as u64;
-                for delivery in &mut deliveries {
-                    delivery.attempt += 1;
-                }
-                self.queue.retry(deliveries, rest, now + self.limits.retry.delay(attempts));
+            Finished::Failed { slot, deliveries, failure, rest } => {
+                self.failed(slot, deliveries, failure, rest, now, actions);
             }
-            Finished::Idle { key, rest } => {
-                self.queue.idle(key);
+            Finished::Idle { slot, rest } => {
+                self.queue.idle(slot.key);
+                if slot.suspect {
+                    self.suspect = None;
+                }
                 if !rest.is_empty() {
                     self.return_unstarted(rest);
                 }
                 self.lapsed &= self.queue.running() > 0;
             }
         }
+    }
+
+    fn done(&mut self, id: EntryId, bytes: u64, now: Duration) {
+        self.ledger.settle(id);
+        self.book.settled(id);
+        self.counts.settled += 1;
+        self.handled(bytes);
+        self.policy.settled(bytes, now);
     }
 
     fn handled(&mut self, bytes: u64) {
@@ -257,6 +296,7 @@ impl Machine {
 
     /// Takes back what a lane was given and did not start.
     fn return_unstarted(&mut self, rest: Vec<Delivery>) {
+        rest.iter().for_each(|delivery| self.book.survived(delivery.id()));
         if self.stopping || self.lapsed {
             if !self.stopping {
                 self.counts.lapsed += rest.len() as u64;
@@ -272,12 +312,7 @@ impl Machine {
         if !self.stopping {
             let hold = self.policy.every_ack() && (self.saving || self.ledger.unsaved() > 0);
             if !hold && !self.lapsed {
-                while let Some((key, deliveries)) = self.queue.next(now) {
-                    actions.push(Action::Start { key, deliveries });
-                    if self.policy.every_ack() {
-                        break;
-                    }
-                }
+                self.start(now, actions);
             }
             if let Some(limit) = self.demand() {
                 self.reading = true;
@@ -290,49 +325,52 @@ impl Machine {
             if (idle && self.policy.when_idle(now)) || self.stopping || self.policy.due(unsaved, now) {
                 (self.saving, self.saving_len) = (true, unsaved);
                 let save = self.ledger.save(SAVE_IDS_MAX);
+                self.book.saving();
                 self.saving_len -= self.ledger.unsaved();
                 self.policy.saving(self.ledger.unsaved(), now);
                 actions.push(Action::Save(save));
             }
+        }
+        let mut waiting = std::mem::take(&mut self.burials);
+        if let Some(burials) = waiting.next(now, |id| self.may_bury(id)) {
+            actions.push(Action::Bury(burials));
+        }
+        self.burials = waiting;
+        if now >= self.note_not_before
+            && let Some(note) = self.book.note()
+        {
+            actions.push(Action::Note(note));
         }
         if self.stopping
             && !self.drained
             && self.queue.running() == 0
             && !self.saving
             && self.ledger.unsaved() == 0
+            && self.burials.is_empty()
+            && self.book.is_clean()
         {
             self.drained = true;
             actions.push(Action::Drained);
         }
     }
 
-    /// How many entries were read and may not be in the checkpoint.
-    fn window(&self) -> usize {
-        match self.ledger {
-            // What is unsaved is held.
-            Ledger::Shared(_) => self.ledger.len(),
-            // What is settled ahead counts twice until it is saved.
-            Ledger::Exclusive { .. } => self.ledger.len() + self.unsaved(),
+    /// Starts what may start.
+    fn start<E>(&mut self, now: Duration, actions: &mut Vec<Action<E>>) {
+        while !self.stopping
+            && let Some((key, deliveries)) = self.queue.next(now, self.suspect.is_none())
+        {
+            let suspect = deliveries.first().is_some_and(|delivery| delivery.care.is_suspect());
+            let slot = Slot { key, suspect };
+            if let Some(deliveries) = self.unless_dead(key, deliveries, now, actions) {
+                if suspect {
+                    self.mark(slot, deliveries, actions);
+                } else {
+                    actions.push(Action::Start { slot, deliveries });
+                }
+                if self.policy.every_ack() {
+                    break;
+                }
+            }
         }
-    }
-
-    /// How many entries to read now, if any.
-    fn demand(&self) -> Option<usize> {
-        let limits = &self.limits;
-        let window = self.window();
-        if self.reading || window >= limits.window_entries_max {
-            return None;
-        }
-        let room = (limits.in_flight_entries_max.saturating_sub(self.in_flight))
-            .min(limits.window_entries_max - window);
-        // Not in dribs: wait until there is room for a whole read, or for half of all.
-        if room < limits.read_entries_max.min(limits.in_flight_entries_max.div_ceil(2)) {
-            return None;
-        }
-        let bytes = limits.in_flight_bytes_max.saturating_sub(self.in_flight_bytes);
-        if bytes < limits.in_flight_bytes_max / 2 {
-            return None;
-        }
-        Some(limits.read_entries_max.min(room).min(self.by_bytes(bytes).max(1)))
     }
 }
