@@ -76,6 +76,9 @@ pub mod _docs {
     #[doc = include_str!("../docs/SCENARIOS.md")]
     pub mod scenarios {}
 
+    #[doc = include_str!("../docs/FAULTS.md")]
+    pub mod faults {}
+
     #[doc = include_str!("../ARCHITECTURE.md")]
     pub mod architecture {}
 

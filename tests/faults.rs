@@ -3,10 +3,11 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use highwater::{
-    ConsumerName, EntryId, Epoch, Outcome, Ownership, Position, Subscription,
+    ConsumerName, EntryId, Epoch, ErrorKind, Observation, Outcome, Ownership, Position, Subscription,
     backend::{CheckpointBackend, Committed, Settlement, TransactionalCheckpoint},
 };
 use highwater_redis::{Effects, Redis, key_beside};
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
     delivery::{Place, Running, Seen},
@@ -192,5 +193,46 @@ async fn g9_a_crash_leaves_all_of_a_transaction_or_nothing() {
         ];
         let expected = if end == log.len() { "2" } else { "1" };
         assert_eq!(found, [expected; 4], "cut at {end} of {before}..{}", log.len());
+    }
+}
+
+/// Redis has no name for the life of a stream, and the checkpoint does not always know how many entries it stands for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g8_a_stream_that_is_deleted_and_created_anew_at_once_is_told_while_it_is_read() {
+    for ownership in both() {
+        let server = RedisServer::start();
+        let redis = Arc::new(Redis::connect(&server.url()).await.unwrap());
+        let place = Place::new(redis.clone(), redis);
+        let (looked, mut look) = watch::channel(false);
+        let builder = place.builder(ownership).observer(move |_: &Subscription, seen: &Observation<'_>| {
+            if let Observation::Status(status) = seen {
+                // There is none before it has looked at the stream.
+                looked.send_replace(status.lag == Some(0));
+            }
+        });
+        // It is here before the stream is.
+        let consumer = builder.build().unwrap();
+        let running = tokio::spawn(consumer.run(Seen::default().handler(), std::future::pending::<()>()));
+        eventually("it has begun", LIMIT, async || {
+            place.checkpoints.load(&place.subscription).await.unwrap().is_some()
+        })
+        .await;
+        place.append(10).await;
+        place.until_all_settled().await;
+        timeout(LIMIT, look.wait_for(|looked| *looked)).await.expect("it looks").unwrap();
+        eventually("the checkpoint does not know its ordinal", LIMIT, async || {
+            place.append(1).await;
+            place.until_all_settled().await;
+            let checkpoint = place.checkpoints.load(&place.subscription).await.unwrap().unwrap();
+            ownership == Ownership::Exclusive || checkpoint.position.ordinal.is_none()
+        })
+        .await;
+        let stream = place.subscription.stream.as_str();
+        let mut connection = server.connect().unwrap();
+        for command in [&["MULTI"][..], &["DEL", stream], &["XADD", stream, "*", "n", "1"], &["EXEC"]] {
+            assert!(!connection.run(command).unwrap().is_error());
+        }
+        let ended = timeout(LIMIT, running).await.expect("it is told").unwrap();
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::Reset, "{ownership:?}");
     }
 }

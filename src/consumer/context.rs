@@ -1,6 +1,7 @@
 //! What every part of a running consumer knows.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -42,8 +43,21 @@ pub(crate) struct Context {
     epoch: AtomicU64,
     incarnation: Mutex<Option<Incarnation>>,
     state: Mutex<Option<StreamState>>,
+    marks: Mutex<VecDeque<Mark>>,
     reconnects: AtomicU64,
     gaps: AtomicU64,
+}
+
+/// How many are kept: one for each look at the stream, so that they reach back a minute.
+const MARKS_MAX: usize = 64;
+
+/// That so many entries had been added to the stream by the time that it ended here. The checkpoint does not always know how
+/// many entries it stands for; a stream that was created anew has fewer, and may have passed it already.
+#[derive(Debug)]
+struct Mark {
+    epoch: Epoch,
+    last_id: EntryId,
+    added: u64,
 }
 
 /// The parts of a [`Context`] that are given.
@@ -77,6 +91,7 @@ impl Context {
             epoch: AtomicU64::new(0),
             incarnation: Mutex::default(),
             state: Mutex::default(),
+            marks: Mutex::default(),
             reconnects: AtomicU64::new(0),
             gaps: AtomicU64::new(0),
         }
@@ -141,6 +156,29 @@ impl Context {
         *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner) =
             state.and_then(|s| s.incarnation.clone());
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state.cloned();
+        self.mark(state);
+    }
+
+    /// Whether a stream with so many entries ever added is another one than this watermark comes from.
+    pub(crate) fn is_another(&self, watermark: EntryId, state: &StreamState) -> bool {
+        let Some(added) = state.entries_added else { return false };
+        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let epoch = self.epoch();
+        marks.iter().any(|mark| mark.epoch == epoch && mark.last_id <= watermark && mark.added > added)
+    }
+
+    fn mark(&self, state: Option<&StreamState>) {
+        let Some((last_id, added)) = state.and_then(|s| Some((s.last_id, s.entries_added?))) else { return };
+        let epoch = self.epoch();
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        // A reset takes a new epoch: what was seen before it is of another stream.
+        marks.retain(|mark| mark.epoch == epoch);
+        if marks.back().is_none_or(|mark| mark.added < added) {
+            if marks.len() == MARKS_MAX {
+                marks.pop_front();
+            }
+            marks.push_back(Mark { epoch, last_id, added });
+        }
     }
 
     pub(crate) fn report(&self, observation: &Observation<'_>) {

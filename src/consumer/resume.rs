@@ -11,7 +11,7 @@ use super::{
 use crate::{
     Checkpoint, EntryId, Epoch, ErrorKind, Position, Result,
     backend::{EnsureGroup, GroupState, Inspect, Removal, ResetCheckpoint, StreamState},
-    integrity::{self, Finding, Gap, Lost},
+    integrity::{self, Finding, Gap, Lost, Reset, ResetReason},
 };
 
 /// Where to go on.
@@ -110,6 +110,13 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, who: Who
             (position, undelivered(state.as_ref()))
         }
         located => located,
+    };
+    let finding = match state.as_ref() {
+        Some(now) if context.is_another(position.watermark, now) => {
+            let (reason, watermark) = (ResetReason::Overtaken, position.watermark);
+            Some(Finding::Reset(Reset { reason, watermark, last: Some(now.last_id) }))
+        }
+        _ => finding,
     };
     if finding.is_some() && is_outdated(context, loaded).await? {
         return Ok(Located::Again);

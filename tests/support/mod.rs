@@ -4,6 +4,8 @@ mod logs;
 mod postgres;
 mod process;
 mod proxy;
+#[cfg(test)]
+mod proxy_tests;
 mod resp;
 mod server;
 mod wait;
@@ -121,6 +123,11 @@ mod tests {
         assert_eq!(server.sql("SELECT n FROM kept").unwrap(), "7");
         let log = std::fs::read_to_string(server.dir().join("postgres.log")).unwrap();
         assert!(log.contains("was not properly shut down"), "a kill is no shutdown: {log}");
+        server.shut_down().unwrap();
+        assert!(server.sql("SELECT 1").is_err());
+        server.restart().unwrap();
+        let log = std::fs::read_to_string(server.dir().join("postgres.log")).unwrap();
+        assert!(!log.contains("was not properly shut down"), "{log}");
     }
 
     #[tokio::test]

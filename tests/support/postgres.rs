@@ -105,6 +105,15 @@ impl PostgresServer {
         }
     }
 
+    /// Ends it as an operator would: clients are sent away at once, and nothing is left to recover.
+    pub fn shut_down(&mut self) -> io::Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.signal(Signal::INT)?;
+            process.wait()?;
+        }
+        Ok(())
+    }
+
     /// Starts it again on the same port and data; kills it first if it runs.
     pub fn restart(&mut self) -> io::Result<()> {
         self.kill();

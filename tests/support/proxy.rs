@@ -1,4 +1,4 @@
-//! A TCP proxy that loses what a test wants lost.
+//! A TCP proxy that loses what a test wants lost. Also compiled into `xtask`.
 
 use std::{
     future::pending,
@@ -32,17 +32,19 @@ pub struct TcpProxy {
 
 #[derive(Debug)]
 struct Shared {
-    target: SocketAddr,
     controls: Mutex<Controls>,
     /// Grows with each [`TcpProxy::cut`]; connections of an earlier value end.
     cuts: watch::Sender<u64>,
+    /// Grows with each [`TcpProxy::half_open`]; connections of an earlier value have a client and no server.
+    halves: watch::Sender<u64>,
     stalled: watch::Sender<bool>,
     /// How many connections a trigger has cut.
     triggered: watch::Sender<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Controls {
+    target: SocketAddr,
     refuse: bool,
     delay: Duration,
     lose_reply_to: Option<Vec<u8>>,
@@ -56,9 +58,16 @@ impl TcpProxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback has a free port");
         let addr = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared {
-            target,
-            controls: Mutex::default(),
+            controls: Mutex::new(Controls {
+                target,
+                refuse: false,
+                delay: Duration::ZERO,
+                lose_reply_to: None,
+                reply_bytes_left: None,
+                accepted: 0,
+            }),
             cuts: watch::channel(0).0,
+            halves: watch::channel(0).0,
             stalled: watch::channel(false).0,
             triggered: watch::channel(0).0,
         });
@@ -86,6 +95,17 @@ impl TcpProxy {
         self.shared.cuts.send_modify(|n| *n += 1);
     }
 
+    /// Closes all connections towards the server now, and tells no client: what they send goes nowhere, and nothing comes.
+    /// New ones are accepted, and work.
+    pub fn half_open(&self) {
+        self.shared.halves.send_modify(|n| *n += 1);
+    }
+
+    /// Forwards new connections to another server. Those that are open stay where they are.
+    pub fn retarget(&self, target: SocketAddr) {
+        self.shared.controls().target = target;
+    }
+
     /// Whether new connections are closed at once. Those that are open stay.
     pub fn refuse(&self, refuse: bool) {
         self.shared.controls().refuse = refuse;
@@ -110,6 +130,11 @@ impl TcpProxy {
     /// Once: cuts a connection when this many more bytes of replies were forwarded, of all connections together.
     pub fn cut_after_reply_bytes(&self, bytes: usize) {
         self.shared.controls().reply_bytes_left = Some(bytes);
+    }
+
+    /// How many connections these have cut, since the start.
+    pub fn triggers(&self) -> u64 {
+        *self.shared.triggered.borrow()
     }
 
     /// Waits until [`lose_reply_to`](Self::lose_reply_to) and [`cut_after_reply_bytes`](Self::cut_after_reply_bytes) have
@@ -190,22 +215,29 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn forward(client: TcpStream, shared: Arc<Shared>) {
-    let mut cuts = shared.cuts.subscribe();
-    let Ok(server) = TcpStream::connect(shared.target).await else { return };
+    let (mut cuts, mut halves) = (shared.cuts.subscribe(), shared.halves.subscribe());
+    let target = shared.controls().target;
+    let Ok(server) = TcpStream::connect(target).await else { return };
     // Nothing may be held back by the system: tests measure latency through here.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let (from_client, to_client) = client.into_split();
+    let (mut from_client, mut to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let (mute, muted) = watch::channel(false);
     tokio::select! {
-        () = requests(from_client, to_server, &shared, mute) => {}
-        () = replies(from_server, to_client, &shared, muted) => {}
+        () = requests(&mut from_client, to_server, &shared, mute) => return,
+        () = replies(from_server, &mut to_client, &shared, muted) => return,
+        _ = cuts.changed() => return,
+        _ = halves.changed() => {}
+    }
+    let mut nowhere = tokio::io::sink();
+    tokio::select! {
+        _ = tokio::io::copy(&mut from_client, &mut nowhere) => {}
         _ = cuts.changed() => {}
     }
 }
 
 async fn requests(
-    mut client: OwnedReadHalf,
+    client: &mut OwnedReadHalf,
     mut server: OwnedWriteHalf,
     shared: &Shared,
     mute: watch::Sender<bool>,
@@ -229,7 +261,7 @@ async fn requests(
 
 async fn replies(
     mut server: OwnedReadHalf,
-    mut client: OwnedWriteHalf,
+    client: &mut OwnedWriteHalf,
     shared: &Shared,
     muted: watch::Receiver<bool>,
 ) {
@@ -247,114 +279,5 @@ async fn replies(
         if cut {
             return shared.trigger();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{io, time::Instant};
-
-    use super::{AsyncReadExt, AsyncWriteExt, Duration, Ipv4Addr, TcpListener, TcpStream, timeout, watch};
-    use crate::support::{RedisServer, TcpProxy};
-
-    /// A server that answers each line with `<line>!`, and the lines that it got.
-    async fn shouting() -> (TcpProxy, watch::Receiver<String>) {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let (heard, hears) = watch::channel(String::new());
-        tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let heard = heard.clone();
-                tokio::spawn(async move {
-                    let mut chunk = [0; 1024];
-                    while let Ok(n @ 1..) = client.read(&mut chunk).await {
-                        let line = String::from_utf8_lossy(&chunk[..n]).into_owned();
-                        heard.send_modify(|all| all.push_str(&line));
-                        client.write_all(format!("{line}!").as_bytes()).await.unwrap();
-                    }
-                });
-            }
-        });
-        (TcpProxy::start(addr).await, hears)
-    }
-
-    async fn say(client: &mut TcpStream, line: &str) -> io::Result<String> {
-        client.write_all(line.as_bytes()).await?;
-        let mut chunk = [0; 1024];
-        match client.read(&mut chunk).await? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            n => Ok(String::from_utf8_lossy(&chunk[..n]).into_owned()),
-        }
-    }
-
-    #[tokio::test]
-    async fn it_forwards_cuts_and_refuses() {
-        let (proxy, _) = shouting().await;
-        let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
-        assert_eq!(say(&mut client, "a").await.unwrap(), "a!");
-        proxy.cut();
-        assert!(say(&mut client, "b").await.is_err());
-        let mut open = TcpStream::connect(proxy.addr()).await.unwrap();
-        assert_eq!(say(&mut open, "c").await.unwrap(), "c!");
-        proxy.refuse(true);
-        let mut refused = TcpStream::connect(proxy.addr()).await.unwrap();
-        assert!(say(&mut refused, "d").await.is_err());
-        assert_eq!(say(&mut open, "e").await.unwrap(), "e!");
-        assert_eq!(proxy.accepted(), 2);
-    }
-
-    #[tokio::test]
-    async fn a_stall_is_silence_and_loses_nothing() {
-        let (proxy, _) = shouting().await;
-        let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
-        assert_eq!(say(&mut client, "a").await.unwrap(), "a!");
-        proxy.stall(true);
-        let answer = timeout(Duration::from_millis(100), say(&mut client, "b")).await;
-        assert!(answer.is_err(), "neither an answer nor an end: {answer:?}");
-        proxy.stall(false);
-        let mut chunk = [0; 16];
-        let n = client.read(&mut chunk).await.unwrap();
-        assert_eq!(&chunk[..n], b"b!");
-        proxy.delay(Duration::from_millis(40));
-        let start = Instant::now();
-        assert_eq!(say(&mut client, "c").await.unwrap(), "c!");
-        assert!(start.elapsed() >= Duration::from_millis(80), "there and back");
-    }
-
-    #[tokio::test]
-    async fn a_lost_reply_was_carried_out() {
-        let (proxy, heard) = shouting().await;
-        let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
-        proxy.lose_reply_to("needle");
-        assert_eq!(say(&mut client, "hay").await.unwrap(), "hay!");
-        // In two pieces, as a long command may come.
-        assert_eq!(say(&mut client, "nee").await.unwrap(), "nee!");
-        assert!(say(&mut client, "dle").await.is_err());
-        proxy.triggered(1).await;
-        assert_eq!(*heard.borrow(), "hayneedle");
-        let mut again = TcpStream::connect(proxy.addr()).await.unwrap();
-        assert_eq!(say(&mut again, "needle").await.unwrap(), "needle!", "it happens once");
-    }
-
-    #[tokio::test]
-    async fn a_reply_can_be_cut_in_the_middle() {
-        let (proxy, _) = shouting().await;
-        let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
-        proxy.cut_after_reply_bytes(5);
-        assert_eq!(say(&mut client, "ab").await.unwrap(), "ab!");
-        assert_eq!(say(&mut client, "cd").await.unwrap(), "cd");
-        assert!(say(&mut client, "ef").await.is_err());
-        proxy.triggered(1).await;
-    }
-
-    #[tokio::test]
-    async fn a_redis_command_is_carried_out_and_its_reply_lost() {
-        let server = RedisServer::start();
-        let proxy = TcpProxy::start(server.addr()).await;
-        assert!(proxy.url().starts_with("redis://127.0.0.1:"));
-        proxy.lose_reply_to("INCR");
-        let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
-        assert!(say(&mut client, "INCR counter\r\n").await.is_err());
-        assert_eq!(server.cli(&["GET", "counter"]).unwrap().int(), Some(1));
     }
 }

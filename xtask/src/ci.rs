@@ -24,6 +24,7 @@ const STEPS: &[Step] = &[
         task(&rounds)?;
         task(&[&rounds[..], &["--client", "fred", "--kill-store", "--ownership", "exclusive"]].concat())
     }),
+    ("faults, short", || task(&["faults", "--short"])),
     ("lost groups, short", || {
         crash(&["--backend", "redis", "--ownership", "shared", "--destroy-group", "--flush-group"])
     }),

@@ -30,6 +30,10 @@ pub enum Task {
     Sim(Sim),
     /// Kill a consumer process at random instants and show that nothing is lost
     Crash(Crash),
+    /// Do everything to the servers that may happen to them, and show for each what is lost, and how long it takes
+    Faults(Faults),
+    /// Random faults for a while, over everything at once
+    Soak(Soak),
     /// Entries per second beside raw loops, in one run
     Bench(Bench),
     /// Time from append to handler with many consumers in one process, and their memory
@@ -166,6 +170,53 @@ pub struct Crash {
 }
 
 #[derive(Debug, Clone, Args)]
+pub struct Faults {
+    /// Only the faults whose names contain one of these
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Only this client
+    #[arg(long, value_enum)]
+    pub client: Option<Client>,
+    #[arg(long, value_enum, default_value = "both")]
+    pub ownership: Ownerships,
+    /// Only where the checkpoint is here
+    #[arg(long, value_enum)]
+    pub store: Option<FaultStore>,
+    /// The few rows of the short form
+    #[arg(long)]
+    pub short: bool,
+    /// How many rows run side by side
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub jobs: u32,
+}
+
+/// Where the checkpoint of a row is, and what is written with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FaultStore {
+    /// With the stream: one step
+    Redis,
+    /// In PostgreSQL: two steps
+    Postgres,
+    /// In PostgreSQL, and effects are rows beside it: one transaction
+    Rows,
+    /// With the stream, and effects are keys beside it: one transaction
+    Keys,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Soak {
+    /// For how many minutes
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    pub minutes: u64,
+    /// The seed of all faults and instants; random if it is not given, and printed
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Entries a second for each subscription
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(25..=10_000))]
+    pub rate: u64,
+}
+
+#[derive(Debug, Clone, Args)]
 pub struct Bench {
     /// How many entries each loop reads
     #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1000..))]
@@ -204,6 +255,8 @@ pub enum Child {
     Pace(Pace),
     /// Consumes them, and prints how late they came
     Fan(Fan),
+    /// Runs one row of the table of faults
+    Fault(FaultRow),
 }
 
 /// Where the entries are.
@@ -284,4 +337,19 @@ pub struct Fan {
     /// How many entries will come
     #[arg(long)]
     pub entries: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct FaultRow {
+    #[arg(long)]
+    pub name: String,
+    #[arg(long, value_enum)]
+    pub store: FaultStore,
+    #[arg(long, value_enum)]
+    pub client: Client,
+    #[arg(long, value_enum)]
+    pub ownership: Ownership,
+    /// Print what was noted also where all holds
+    #[arg(long)]
+    pub notes: bool,
 }

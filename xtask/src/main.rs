@@ -9,6 +9,8 @@ mod ci;
 mod cli;
 #[cfg(feature = "runs")]
 mod crash;
+#[cfg(feature = "runs")]
+mod faults;
 mod fuzz;
 mod guarantees;
 mod matrix;
@@ -18,6 +20,8 @@ mod report;
 mod runs;
 mod servers;
 mod sim;
+#[cfg(feature = "runs")]
+mod soak;
 mod support;
 mod test;
 

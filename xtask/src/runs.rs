@@ -38,7 +38,7 @@ mod imp {
     use crate::{
         Result, bench,
         cli::{Child, Task},
-        crash,
+        crash, faults, soak,
     };
 
     pub fn run(task: Task) -> Result {
@@ -50,6 +50,8 @@ mod imp {
     async fn dispatch(task: Task) -> Result {
         match task {
             Task::Crash(args) => crash::run(&args).await,
+            Task::Faults(args) => faults::run(&args).await,
+            Task::Soak(args) => soak::run(&args).await,
             Task::Bench(args) => bench::bench(&args).await,
             Task::Latency(args) => bench::latency(&args).await,
             Task::Child(Child::Produce(args)) => crash::produce(&args).await,
@@ -57,6 +59,7 @@ mod imp {
             Task::Child(Child::Transact(args)) => crash::transact(&args).await,
             Task::Child(Child::Pace(args)) => bench::pace(&args).await,
             Task::Child(Child::Fan(args)) => bench::fan(&args).await,
+            Task::Child(Child::Fault(args)) => faults::row(&args).await,
             _ => Err("this task runs elsewhere".into()),
         }
     }

@@ -107,9 +107,14 @@ fn complain<T>(what: &str, result: Result<T>) -> Option<T> {
 
 /// A Redis server of one's own, for a task that kills it or measures it.
 #[cfg(feature = "runs")]
-pub fn private_redis() -> Result<RedisServer> {
-    let binary = REDIS.programs().ok_or("this needs `redis-server` on the PATH, or in REDIS_SERVER")?;
-    Ok(RedisServer::try_start(&binary, &[])?)
+pub fn private_redis(options: &[&str]) -> Result<RedisServer> {
+    Ok(RedisServer::try_start(&redis_program()?, options)?)
+}
+
+/// The program of a Redis server, for whoever starts it in a way of its own.
+#[cfg(feature = "runs")]
+pub fn redis_program() -> Result<PathBuf> {
+    Ok(REDIS.programs().ok_or("this needs `redis-server` on the PATH, or in REDIS_SERVER")?)
 }
 
 /// A PostgreSQL server of one's own, for a task that kills it or measures it.

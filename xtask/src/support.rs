@@ -6,6 +6,9 @@
 pub mod postgres;
 #[path = "../../tests/support/process.rs"]
 pub mod process;
+#[cfg(feature = "runs")]
+#[path = "../../tests/support/proxy.rs"]
+pub mod proxy;
 #[path = "../../tests/support/resp.rs"]
 pub mod resp;
 #[path = "../../tests/support/server.rs"]

@@ -16,13 +16,44 @@ use sqlx::{AssertSqlSafe, Connection, PgPool, Postgres, pool::PoolConnection, po
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
-    time::timeout,
+    time::{error::Elapsed, timeout},
 };
 
-use crate::error;
+use crate::{error, silence::Silence};
 
 /// How many requests wait in a lane before callers wait to get in.
 const QUEUE_MAX: usize = 1024;
+
+/// Where connections come from, and how long they may take to answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    pub(crate) pool: PgPool,
+    pub(crate) patience: Duration,
+    pub(crate) silence: Silence,
+}
+
+impl Source {
+    /// Waits for an answer for as long as is right, and remembers if there was none.
+    pub(crate) async fn answer<T>(&self, asking: impl Future<Output = T>) -> std::result::Result<T, Elapsed> {
+        let answer = timeout(self.patience, asking).await;
+        if answer.is_err() {
+            self.silence.notice();
+        }
+        answer
+    }
+
+    async fn acquire(&self) -> Result<PoolConnection<Postgres>> {
+        match self.answer(self.pool.acquire()).await {
+            Ok(Err(sqlx::Error::PoolTimedOut)) => {
+                // Perhaps of a test that was not answered.
+                self.silence.notice();
+                Err(error::no_connection())
+            }
+            Ok(conn) => conn.map_err(|cause| error::translate_connect(&cause)),
+            Err(_) => Err(error::no_connection()),
+        }
+    }
+}
 
 /// A statement that somebody waits for.
 struct Job {
@@ -39,13 +70,13 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
-    pub(crate) fn start(pool: &PgPool, count: usize, patience: Duration) -> Self {
+    pub(crate) fn start(source: &Source, count: usize) -> Self {
         let closed = watch::Sender::new(false);
         let mut tasks = Vec::with_capacity(count);
         let queues = (0..count)
             .map(|_| {
                 let (queue, jobs) = mpsc::channel(QUEUE_MAX);
-                let lane = Lane { pool: pool.clone(), patience, conn: None };
+                let lane = Lane { source: source.clone(), conn: None };
                 tasks.push(tokio::spawn(lane.run(jobs, closed.subscribe())));
                 queue
             })
@@ -96,14 +127,13 @@ impl Drop for Lanes {
 }
 
 struct Lane {
-    pool: PgPool,
-    patience: Duration,
+    source: Source,
     conn: Option<PoolConnection<Postgres>>,
 }
 
 impl Lane {
     async fn run(mut self, mut jobs: mpsc::Receiver<Job>, mut closed: watch::Receiver<bool>) {
-        let pool_closed = self.pool.close_event();
+        let pool_closed = self.source.pool.close_event();
         tokio::pin!(pool_closed);
         loop {
             let job = tokio::select! {
@@ -133,10 +163,10 @@ impl Lane {
     async fn attempt(&mut self, job: &Job) -> Result<Vec<PgRow>> {
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
-            None => clean(&self.pool, self.patience, None).await?,
+            None => clean(&self.source, None).await?,
         };
         let statement = sqlx::raw_sql(AssertSqlSafe(job.sql.as_str())).fetch_all(&mut *conn);
-        match timeout(self.patience, statement).await {
+        match self.source.answer(statement).await {
             Ok(Ok(rows)) => {
                 self.conn = Some(conn);
                 Ok(rows)
@@ -165,16 +195,12 @@ async fn until_closed(closed: &mut watch::Receiver<bool>) {
 }
 
 /// A connection of the pool with no transaction open on it, or with this one, which `BEGIN` begins.
-pub(crate) async fn clean(
-    pool: &PgPool,
-    patience: Duration,
-    begin: Option<&str>,
-) -> Result<PoolConnection<Postgres>> {
+pub(crate) async fn clean(source: &Source, begin: Option<&str>) -> Result<PoolConnection<Postgres>> {
     // Silent where there is nothing to end, as a lone `ROLLBACK` is not.
     let cleaning = "BEGIN; ROLLBACK";
     let mut dirty = 0;
     loop {
-        let mut conn = acquire(pool, patience).await?;
+        let mut conn = source.acquire().await?;
         let ready = async {
             match begin {
                 Some(begin) => {
@@ -185,7 +211,7 @@ pub(crate) async fn clean(
                 None => sqlx::raw_sql(cleaning).execute(&mut *conn).await.map(drop),
             }
         };
-        let cause = match timeout(patience, ready).await {
+        let cause = match source.answer(ready).await {
             Ok(Ok(())) => return Ok(conn),
             Ok(Err(cause)) => cause,
             Err(_) => {
@@ -194,17 +220,10 @@ pub(crate) async fn clean(
             }
         };
         discard(conn);
-        if !error::is_dirty(&cause) || dirty > pool.options().get_max_connections() {
+        if !error::is_dirty(&cause) || dirty > source.pool.options().get_max_connections() {
             return Err(error::translate_connect(&cause));
         }
         dirty += 1;
-    }
-}
-
-async fn acquire(pool: &PgPool, patience: Duration) -> Result<PoolConnection<Postgres>> {
-    match timeout(patience, pool.acquire()).await {
-        Ok(conn) => conn.map_err(|cause| error::translate_connect(&cause)),
-        Err(_) => Err(error::no_connection()),
     }
 }
 

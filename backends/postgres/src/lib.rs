@@ -10,6 +10,7 @@ mod outbox;
 mod record;
 mod schema;
 mod settings;
+mod silence;
 mod sql;
 mod transaction;
 
@@ -28,7 +29,8 @@ use sqlx::{
 use tokio::runtime::Handle;
 
 use crate::{
-    lane::Lanes,
+    lane::{Lanes, Source},
+    silence::Silence,
     sql::{Guard, Sql},
 };
 pub use crate::{
@@ -50,7 +52,7 @@ pub struct Postgres {
 }
 
 struct Shared {
-    pool: PgPool,
+    source: Source,
     /// Whether the pool is nobody else's.
     own_pool: bool,
     settings: Settings,
@@ -93,13 +95,12 @@ impl Postgres {
         let options = PgConnectOptions::from_str(url).ok().filter(|_| scheme).ok_or_else(|| {
             Error::invalid("the URL cannot be read: use `postgres://user:password@host:port/database`")
         })?;
-        let pool = PgPoolOptions::new()
-            .max_connections(
-                u32::try_from(settings.connections).unwrap_or(u32::MAX).saturating_add(POOL_SPARE),
-            )
-            .acquire_timeout(settings.response_timeout)
-            .connect_lazy_with(options);
-        let postgres = Self::new(pool, settings, true)?;
+        let silence = Silence::new();
+        let connections = u32::try_from(settings.connections).unwrap_or(u32::MAX).saturating_add(POOL_SPARE);
+        let pool =
+            PgPoolOptions::new().max_connections(connections).acquire_timeout(settings.response_timeout);
+        let pool = silence.guard(pool).connect_lazy_with(options);
+        let postgres = Self::new(pool, silence, settings, true)?;
         postgres.lanes().read(&0, "SELECT 1".into()).await?;
         Ok(postgres)
     }
@@ -120,7 +121,7 @@ impl Postgres {
     /// Those of [`from_pool`](Self::from_pool), and [`Invalid`](highwater::ErrorKind::Invalid) for a setting out of its range.
     pub fn from_pool_with(pool: PgPool, settings: Settings) -> Result<Self> {
         settings.validate()?;
-        Self::new(pool, settings, false)
+        Self::new(pool, Silence::new(), settings, false)
     }
 
     /// Creates the schema and its tables where they are not, and brings those of an earlier version up to date. Any number of
@@ -165,7 +166,7 @@ impl Postgres {
         Ok(schema::Names::new(settings).ddl)
     }
 
-    fn new(pool: PgPool, settings: Settings, own_pool: bool) -> Result<Self> {
+    fn new(pool: PgPool, silence: Silence, settings: Settings, own_pool: bool) -> Result<Self> {
         let Ok(runtime) = Handle::try_current() else {
             return Err(Error::invalid("there is no tokio runtime here: call this inside of one"));
         };
@@ -174,16 +175,18 @@ impl Postgres {
                 .with("connections", settings.connections)
                 .with("max_connections", pool.options().get_max_connections()));
         }
-        let lanes = Lanes::start(&pool, settings.connections, settings.response_timeout);
+        let source = Source { pool, patience: settings.response_timeout, silence };
+        let lanes = Lanes::start(&source, settings.connections);
         let sql = Sql::new(&settings);
-        let shared = Shared { pool, own_pool, settings, sql, runtime, lanes, prunes: AtomicBool::new(false) };
+        let shared =
+            Shared { source, own_pool, settings, sql, runtime, lanes, prunes: AtomicBool::new(false) };
         Ok(Self { shared: Arc::new(shared) })
     }
 
     async fn shut(&self) {
         self.lanes().close().await;
         if self.shared.own_pool {
-            self.shared.pool.close().await;
+            self.shared.source.pool.close().await;
         }
     }
 
@@ -206,7 +209,7 @@ impl Postgres {
 
 impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let options = self.shared.pool.connect_options();
+        let options = self.shared.source.pool.connect_options();
         f.debug_struct("Postgres")
             .field("host", &options.get_host())
             .field("port", &options.get_port())

@@ -113,7 +113,7 @@ impl TransactionalCheckpoint for Postgres {
     async fn settled(&self, tx: &mut Tx, request: &Settlement) -> Result<Vec<EntryId>> {
         let sql = self.sql().settled(request);
         let statement = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut **tx);
-        let rows = timeout(self.patience(), statement).await;
+        let rows = self.shared.source.answer(statement).await;
         let rows = rows.map_err(|_| error::timed_out(Outcome::NotApplied))?;
         let rows = rows.map_err(|cause| error::translate_in_transaction(&cause))?;
         match rows.first() {
@@ -138,13 +138,12 @@ impl Shared {
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT set_config('highwater.transaction', '{token}', true)"
         );
         let patience = self.settings.response_timeout;
-        let conn = lane::clean(&self.pool, patience, Some(&begin)).await?;
+        let conn = lane::clean(&self.source, Some(&begin)).await?;
         Ok(Tx { conn: Some(conn), token, patience, runtime: self.runtime.clone() })
     }
 
     async fn end(&self, mut tx: Tx, request: &Settlement) -> Result<Committed> {
         // An error from here on drops the transaction, which rolls it back.
-        let patience = tx.patience;
         if PgTransactionManager::get_transaction_depth(&tx) != 1 {
             return Err(Error::new(
                 ErrorKind::Handler,
@@ -154,12 +153,12 @@ impl Shared {
         let guard = Guard::In(tx.token.clone());
         let settling = settle(&self.sql, &mut tx, request, &guard);
         let settled =
-            timeout(patience, settling).await.map_err(|_| error::timed_out(Outcome::NotApplied))??;
+            self.source.answer(settling).await.map_err(|_| error::timed_out(Outcome::NotApplied))??;
         if !settled.before.is_empty() {
             return Ok(Committed::AlreadySettled(settled.before));
         }
         let mut conn = tx.take();
-        match timeout(patience, PgTransactionManager::commit(&mut conn)).await {
+        match self.source.answer(PgTransactionManager::commit(&mut conn)).await {
             Ok(Ok(())) => {
                 self.prunes.fetch_or(request.position.is_none(), Ordering::Relaxed);
                 Ok(Committed::done(settled.watermark))

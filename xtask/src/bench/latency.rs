@@ -37,7 +37,7 @@ pub async fn latency(args: &Latency) -> Result {
         args.consumers, args.rate, args.seconds
     );
     for group_each in [true, false] {
-        let server = servers::private_redis()?;
+        let server = servers::private_redis(&[])?;
         let place = Place { backend: Backend::Redis, at: server.url(), stream: "latency".to_owned() };
         let entries = args.rate * args.seconds;
         let mut fan = child("fan", &place, entries)?;

@@ -48,7 +48,7 @@ struct Run {
 
 /// Runs all loops in turn, so that whatever else the machine does falls on all of them.
 pub async fn bench(args: &Bench) -> Result {
-    let server = servers::private_redis()?;
+    let server = servers::private_redis(&[])?;
     println!("bench: {} entries of {PAYLOAD} bytes, {} rounds, interleaved", args.entries, args.rounds);
     raw::fill(&server.url(), args.entries).await?;
     let backend = Arc::new(Redis::connect(&server.url()).await?);

@@ -106,7 +106,7 @@ async fn one(args: &Crash, ownership: Ownership, seed: u64) -> Result<bool> {
 /// A place for the stream, and its server if it has one.
 fn open_place(backend: Backend, folder: &Path) -> Result<(Option<RedisServer>, Place)> {
     let server = match backend {
-        Backend::Redis => Some(servers::private_redis()?),
+        Backend::Redis => Some(servers::private_redis(&[])?),
         Backend::Sqlite => None,
     };
     let at = match &server {

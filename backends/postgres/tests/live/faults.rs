@@ -98,6 +98,37 @@ async fn g9_the_lost_reply_to_a_commit_is_unknown_and_the_next_acquire_knows() {
     assert_eq!(store.effects().await, "1 2 5");
 }
 
+/// Each would cost a whole wait, and together more than an outage may take.
+#[tokio::test]
+async fn g16_of_many_connections_that_lead_nowhere_one_is_found_out_and_all_are_left() {
+    let store = Store::new().await;
+    let proxy = TcpProxy::start(store.addr()).await;
+    let postgres = Postgres::connect_with(&store.url_at(proxy.addr()), impatient()).await.unwrap();
+    let mut open = Vec::new();
+    for _ in 0..6 {
+        open.push(postgres.begin().await.unwrap());
+    }
+    drop(open);
+    // They are back in the pool when another connection is not needed.
+    eventually("the pool has them", SOON, async || {
+        let before = proxy.accepted();
+        drop(postgres.begin().await.unwrap());
+        proxy.accepted() == before
+    })
+    .await;
+    proxy.half_open();
+    let mut failed = 0;
+    while let Err(error) = postgres.begin().await {
+        assert_eq!(
+            (error.kind(), error.outcome()),
+            (ErrorKind::Unavailable, Outcome::NotApplied),
+            "{error:?}"
+        );
+        failed += 1;
+    }
+    assert!(failed <= 1, "{failed} waits");
+}
+
 #[tokio::test]
 async fn g14_a_dropped_commit_is_resolved_by_the_next_acquire() {
     let store = Store::new().await;

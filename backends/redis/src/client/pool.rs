@@ -105,9 +105,13 @@ impl<D: Driver> Pool<D> {
                 if result.as_ref().map_or(true, is_demoted) {
                     self.shared.forget(life);
                 }
+                if matches!(result, Err(Fault::TimedOut)) {
+                    lock(&self.idle).clear();
+                }
                 result
             }
             By::Own(limit) => {
+                let beside = self.shared.life();
                 let idle = lock(&self.idle).pop();
                 let mut connection = match idle {
                     Some(connection) => connection,
@@ -115,6 +119,10 @@ impl<D: Driver> Pool<D> {
                 };
                 let work = within(limit, work(&mut connection), Fault::TimedOut);
                 let result = self.dialer.unless_closed(work, true).await;
+                if let (Err(Fault::TimedOut), Some(life)) = (&result, beside) {
+                    // As silent as this one, most likely: what comes next would wait as long again to find out.
+                    self.shared.forget(life);
+                }
                 let mut idle = lock(&self.idle);
                 if result.as_ref().map_or(true, is_demoted) {
                     // What broke this connection has likely broken the others: one failed read tells for all of them.
@@ -186,6 +194,11 @@ impl<T: Clone> Together<T> {
     /// What there is now.
     pub(crate) fn peek(&self) -> Option<T> {
         lock(&self.live).as_ref().map(|(_, live)| live.clone())
+    }
+
+    /// Which one there is now.
+    fn life(&self) -> Option<u64> {
+        lock(&self.live).as_ref().map(|(life, _)| *life)
     }
 
     /// Drops this one, unless another one took its place meanwhile.
