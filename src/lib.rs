@@ -11,6 +11,9 @@ mod consumer;
 mod delivery;
 mod entry;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod integrity;
 pub mod layer;
 mod letter;
@@ -61,11 +64,17 @@ pub mod _docs {
     #[doc = include_str!("../docs/OPERATIONS.md")]
     pub mod operations {}
 
+    #[doc = include_str!("../docs/FAILURES.md")]
+    pub mod failures {}
+
     #[doc = include_str!("../docs/COMPARE.md")]
     pub mod compare {}
 
     #[doc = include_str!("../docs/TESTING.md")]
     pub mod testing {}
+
+    #[doc = include_str!("../docs/SCENARIOS.md")]
+    pub mod scenarios {}
 
     #[doc = include_str!("../ARCHITECTURE.md")]
     pub mod architecture {}

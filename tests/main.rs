@@ -5,6 +5,8 @@
 
 #[cfg(test)]
 mod bad_input;
+#[cfg(test)]
+mod cancel;
 #[cfg(all(test, feature = "conformance"))]
 mod conformance;
 #[cfg(test)]
@@ -17,6 +19,8 @@ mod faults;
 mod matrix;
 #[cfg(test)]
 mod operations;
+#[cfg(test)]
+mod scenarios;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]

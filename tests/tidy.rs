@@ -139,11 +139,18 @@ fn words(name: &str) -> Vec<String> {
     words
 }
 
+/// The names of all tests, and of all cases of the conformance suite.
+pub fn tests() -> BTreeSet<String> {
+    let sources = sources();
+    let cases = sources["src/conformance/list.rs"].lines().map(|line| line.trim().to_owned());
+    sources.values().flat_map(|text| functions(text)).chain(cases).collect()
+}
+
 /// Every test that the guarantees name, `g<number>_<what>`, exists.
 #[test]
 fn guarantees_name_tests_that_exist() {
     let Ok(text) = fs::read_to_string(root().join("docs/GUARANTEES.md")) else { return };
-    let tests: BTreeSet<String> = sources().values().flat_map(|text| functions(text)).collect();
+    let tests = tests();
     let named = guarantee_tests(&text);
     assert!(!named.is_empty(), "docs/GUARANTEES.md names no test");
     let missing: Vec<_> = named.iter().filter(|name| !tests.contains(*name)).collect();

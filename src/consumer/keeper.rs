@@ -8,7 +8,7 @@ use super::{
     context::{Context, is_passing},
     entered::Entered,
     observer::Observation,
-    resume::{self, Located},
+    resume::{self, Located, Who},
     settings::Ownership,
 };
 use crate::{
@@ -74,7 +74,7 @@ async fn join(context: &Context) -> Result<Option<Position>> {
     // A process of this name that was killed counts as alive for its time to live. Then its name is free.
     let patience = context.clock.elapsed() + context.settings.ttl + context.settings.ttl / 3;
     loop {
-        let Some((position, _)) = resume::shared(context).await? else { return Ok(None) };
+        let Some((position, _)) = resume::shared(context, Who::Joining).await? else { return Ok(None) };
         match context.stream.heartbeat(&heartbeat(context)).await {
             Ok(_) => return Ok(Some(position)),
             // The group went in between.
@@ -104,7 +104,8 @@ async fn own(context: &Context) -> Result<Option<Position>> {
                 }
                 context.report(&Observation::Acquired);
                 let is_new = ownership.position.is_none();
-                let Located::At(position) = resume::locate(context, ownership.position, false).await? else {
+                let Located::At(position) = resume::locate(context, ownership.position, Who::Owner).await?
+                else {
                     // The reset took a new epoch and ended the lease.
                     continue;
                 };
@@ -153,6 +154,7 @@ pub(crate) async fn keep(context: Arc<Context>, news: mpsc::UnboundedSender<News
     match context.settings.ownership {
         Ownership::Shared => {
             tokio::select! {
+                biased;
                 () = renewals(&context, &news) => {}
                 () = watch(&context) => {}
             }

@@ -174,6 +174,13 @@ impl Ledger {
 
     /// A save is durable, and the checkpoint stands at `watermark`, if that is of the epoch that is still ours.
     pub(crate) fn saved(&mut self, save: &Save, watermark: Option<EntryId>) {
+        // What a transaction has settled counts by itself, but for a gap or the like that it made the watermark pass.
+        if let (Self::Exclusive { tracker, unsaved: unsaved @ 0, .. }, Some(watermark)) =
+            (&mut *self, watermark)
+            && watermark < tracker.watermark()
+        {
+            *unsaved = 1;
+        }
         if let Self::Shared(held) = self {
             for &id in &save.ids {
                 if let hash_map::Entry::Occupied(mut slot) = held.entries.entry(id) {
@@ -222,5 +229,32 @@ impl Ledger {
         if let Self::Shared(held) = self {
             held.position = position;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g7_a_gap_behind_what_a_transaction_settles_is_saved() {
+        let id = |ms| EntryId::new(ms, 0);
+        let tracker = Tracker::new(Position::default());
+        let mut ledger = Ledger::Exclusive { tracker, ahead_bytes_max: 100, unsaved: 0 };
+        assert_eq!(ledger.admit(id(1)), Admission::New);
+        if let Ledger::Exclusive { tracker, unsaved, .. } = &mut ledger {
+            tracker.skip(id(3), None);
+            *unsaved += 1;
+        }
+        // While 1 is handled, nothing behind it can be passed.
+        let save = ledger.save(10);
+        assert_eq!(save.position.as_ref().unwrap().watermark, EntryId::ZERO);
+        ledger.committed(id(1));
+        ledger.saved(&Save::default(), Some(id(1)));
+        assert_eq!(ledger.unsaved(), 1);
+        let save = ledger.save(10);
+        assert_eq!(save.position.as_ref().unwrap().watermark, id(3));
+        ledger.saved(&save, Some(id(3)));
+        assert_eq!(ledger.unsaved(), 0);
     }
 }

@@ -27,6 +27,8 @@ mod tracker;
 mod transaction;
 mod transactional;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -35,6 +37,7 @@ mod tests;
 pub use builder::{Builder, Consumer};
 pub use dead::{DeadLetterSink, DeadLetters, StreamSink};
 pub use deliveries::{Deliveries, Unsettled};
+pub(crate) use handler::Verdict;
 pub use handler::{BatchHandler, Handler, HandlerError, typed};
 pub use observer::{Observation, Observer, Status};
 pub use report::Report;

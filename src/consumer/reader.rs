@@ -134,7 +134,8 @@ impl Reader {
     async fn attempt(&mut self, limit: usize) -> Result<Batch> {
         match self.phase {
             Phase::Resume if self.is_shared() => {
-                let Some((position, created)) = resume::shared(&self.context).await? else {
+                let Some((position, created)) = resume::shared(&self.context, resume::Who::Running).await?
+                else {
                     // Paused: whoever takes part again stands by.
                     return Ok(Batch { anew: true, ..Batch::default() });
                 };

@@ -23,9 +23,20 @@ pub(crate) enum Located {
     Again,
 }
 
+/// Whose position is held against the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// An owner.
+    Owner,
+    /// A consumer of the group that begins.
+    Joining,
+    /// A consumer of the group that may be handling what is pending, and knows what of it is gone.
+    Running,
+}
+
 /// Shared: where the group is to stand. Creates it there, and says so, and the checkpoint where there is none. `None`: the
 /// subscription is paused.
-pub(crate) async fn shared(context: &Context) -> Result<Option<(Position, bool)>> {
+pub(crate) async fn shared(context: &Context, who: Who) -> Result<Option<(Position, bool)>> {
     let mut created = false;
     loop {
         let stored = context.store.load(&context.subscription).await?;
@@ -35,7 +46,7 @@ pub(crate) async fn shared(context: &Context) -> Result<Option<(Position, bool)>
         }
         let is_new = stored.is_none();
         let Located::At(position) =
-            locate(context, stored.map(|checkpoint| checkpoint.position), true).await?
+            locate(context, stored.map(|checkpoint| checkpoint.position), who).await?
         else {
             continue;
         };
@@ -77,7 +88,8 @@ pub(crate) fn epoch(checkpoint: Option<&Checkpoint>) -> Epoch {
 }
 
 /// Holds a stored position against the stream and applies the policies. Without one, the start policy says where.
-pub(crate) async fn locate(context: &Context, stored: Option<Position>, shared: bool) -> Result<Located> {
+pub(crate) async fn locate(context: &Context, stored: Option<Position>, who: Who) -> Result<Located> {
+    let shared = who != Who::Owner;
     let inspect = if shared {
         Inspect::subscription(&context.subscription)
     } else {
@@ -91,7 +103,14 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, shared: 
     };
     let group = state.as_ref().filter(|_| shared).and_then(|state| state.group.as_ref());
     let loaded = stored.watermark;
-    let (position, finding) = with_group(stored, group, state.as_ref());
+    let held = group.filter(|group| group.first_pending.is_some() && group.entries_read.is_some());
+    let (position, finding) = match with_group(stored, group, state.as_ref()) {
+        // What it holds is handled though it left the stream. What it does not, the pending entries say one by one.
+        (position, Some(Finding::Gap(_))) if who == Who::Running && held.is_some() => {
+            (position, undelivered(state.as_ref()))
+        }
+        located => located,
+    };
     if finding.is_some() && is_outdated(context, loaded).await? {
         return Ok(Located::Again);
     }
@@ -160,6 +179,13 @@ fn trimmed(pending: EntryId, state: Option<&StreamState>) -> Option<Finding> {
     gone.then(|| Finding::Gap(Gap::new(after, first_id, Lost::AtLeast(1))))
 }
 
+/// What is gone of what the group has not delivered, where the server counts.
+fn undelivered(state: Option<&StreamState>) -> Option<Finding> {
+    let group = state?.group.as_ref()?;
+    let delivered = Position::at(group.last_delivered).with_ordinal(group.entries_read);
+    integrity::check(&delivered, state).filter(|finding| matches!(finding, Finding::Gap(_)))
+}
+
 /// Reports a gap, and says whether the policy is to go on without the entries.
 pub(crate) fn skips(context: &Context, finding: &Finding) -> Result<bool> {
     if let Finding::Gap(gap) = finding {
@@ -181,7 +207,7 @@ pub(crate) fn behind_gap(state: &StreamState) -> Position {
 }
 
 fn start(context: &Context, state: Option<&StreamState>) -> Position {
-    // Of a stream that is not there yet, nothing was ever added: what it loses before it is read will be missing.
+    // To a stream that is not there yet, nothing was ever added: what is trimmed before we see it is lost to us.
     let Some(state) = state else { return Position::default().with_ordinal(Some(0)) };
     match context.settings.start {
         // What was removed before we ever came is not lost to us.

@@ -92,6 +92,11 @@ impl Tracker {
         self.window.len()
     }
 
+    /// Up to where all is settled.
+    pub(crate) fn watermark(&self) -> EntryId {
+        self.watermark
+    }
+
     /// The last id that was read.
     pub(crate) fn read(&self) -> EntryId {
         self.window.back().map_or(self.watermark, |slot| slot.id)
@@ -223,13 +228,11 @@ impl Tracker {
     }
 
     fn ahead_now(&self) -> SettledAhead {
-        // What the checkpoint said of entries that were not read again yet still holds.
-        let unread = self.ahead.top().filter(|top| *top > self.read());
-        let top = unread.or_else(|| {
-            let last =
-                if self.settled > 0 { self.window.iter().rev().find(|slot| slot.settled) } else { None };
-            last.map(|slot| slot.id)
-        });
+        // What the checkpoint said of entries that were not read again still holds: they come yet, or they are gone. Without
+        // it the top would fall, and a store would take the position for an older one.
+        let said = self.ahead.top().filter(|top| *top > self.watermark);
+        let last = if self.settled > 0 { self.window.iter().rev().find(|slot| slot.settled) } else { None };
+        let top = said.max(last.map(|slot| slot.id));
         let Some(top) = top else { return SettledAhead::default() };
         let mut holes: Vec<IdRange> = Vec::new();
         let mut open = false;
@@ -241,12 +244,31 @@ impl Tracker {
             }
             open = !slot.settled;
         }
-        if unread.is_some() {
+        if top > self.read() {
             // A run of unsettled entries may have been read in part.
             let next = self.read().next().unwrap_or(EntryId::MAX);
             let rest = self.ahead.holes().iter().filter(|hole| hole.last >= next);
             holes.extend(rest.map(|hole| IdRange { first: hole.first.max(next), last: hole.last }));
         }
         SettledAhead::from_ranges(top, holes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g5_the_top_of_what_is_settled_ahead_does_not_fall_when_its_entry_is_gone() {
+        let id = |ms| EntryId::new(ms, 0);
+        let stored = Position::at(id(0)).with_ahead(SettledAhead::new(id(5), [id(1), id(2)]));
+        let mut tracker = Tracker::new(stored.clone());
+        // 5 was deleted meanwhile.
+        for ms in [1, 2, 4, 10] {
+            tracker.admit(id(ms));
+        }
+        tracker.settle(id(2));
+        let kept = tracker.position(usize::MAX).merged_into(&stored).expect("2 is settled as well");
+        assert!(kept.settles(id(2)) && kept.settles(id(4)) && !kept.settles(id(1)), "{kept:?}");
     }
 }

@@ -11,6 +11,9 @@ use std::{
 use super::{Attempt, Call, Layer, Operation};
 use crate::{Error, ErrorKind, Outcome, Result, clock::Clock};
 
+/// The longest prefix that chance leaves of a batch.
+const PART_MAX: usize = 4;
+
 /// What goes wrong with a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -25,6 +28,15 @@ pub enum Fault {
     Late(Duration),
     /// Nothing takes effect and there is never an answer, as behind a network that drops everything.
     Hang,
+    /// The call is carried out twice, as by a client that repeats what it has no answer to. The second answer counts.
+    ///
+    /// A transaction can be ended only once: for `settled` and `commit` it is nothing.
+    Twice,
+    /// Of a batch only a prefix is carried out: this many entries, at least 1.
+    ///
+    /// `append` says of each of the others that it was not appended; what reads (`read`, `read_group`, `read_pending`, `claim`)
+    /// brings fewer than asked for. All else is atomic by its contract, and whole.
+    Part(usize),
 }
 
 /// A layer that makes calls go wrong: on demand, by a script, or by chance that a seed repeats.
@@ -64,7 +76,10 @@ struct Script {
 #[derive(Debug)]
 struct Chance {
     random: fastrand::Rng,
+    /// Draws what is partial, apart from the rest: a reply may be partial and lost, too.
+    parts: fastrand::Rng,
     rate: f64,
+    rates: BTreeMap<Operation, f64>,
     delay: Duration,
 }
 
@@ -75,13 +90,25 @@ impl Faults {
         Self { script: Arc::default(), clock: Clock::new() }
     }
 
-    /// A share `rate` of all calls goes wrong: not reached, reply lost, or late by up to `delay`. The same seed gives the
-    /// same faults to the same sequence of calls.
+    /// A share `rate` of all calls goes wrong: not reached, reply lost, late by up to `delay`, or carried out twice where that
+    /// is [harmless](Operation::is_idempotent). As large a share of batches is cut to a prefix. The same seed gives the same
+    /// faults to the same sequence of calls.
     #[must_use]
     pub fn seeded(seed: u64, rate: f64, delay: Duration) -> Self {
         let faults = Self::new();
-        faults.script().chance = Some(Chance { random: fastrand::Rng::with_seed(seed), rate, delay });
+        let random = fastrand::Rng::with_seed(seed);
+        let parts = fastrand::Rng::with_seed(!seed);
+        faults.script().chance = Some(Chance { random, parts, rate, rates: BTreeMap::new(), delay });
         faults
+    }
+
+    /// Of [`seeded`](Self::seeded) faults, this operation gets another share. Without a seed it changes nothing.
+    #[must_use]
+    pub fn rate(self, operation: Operation, rate: f64) -> Self {
+        if let Some(chance) = &mut self.script().chance {
+            chance.rates.insert(operation, rate);
+        }
+        self
     }
 
     /// Waits by this clock.
@@ -144,30 +171,55 @@ impl Script {
         let scripted = self.next.get_mut(&operation).and_then(VecDeque::pop_front);
         scripted
             .or_else(|| self.always.get(&operation).copied())
-            .or_else(|| self.chance.as_mut().and_then(Chance::draw))
+            .or_else(|| self.chance.as_mut().and_then(|chance| chance.draw(operation)))
+    }
+
+    /// The prefix of the call that comes next. [`draw`](Self::draw) follows, and takes a scripted one away.
+    fn part(&mut self, operation: Operation) -> Option<usize> {
+        let set = self.next.get(&operation).and_then(VecDeque::front).or(self.always.get(&operation));
+        match set {
+            Some(Fault::Part(entries)) => Some(*entries),
+            Some(_) => None,
+            None => self.chance.as_mut().and_then(|chance| chance.part(operation)),
+        }
     }
 }
 
 impl Chance {
-    fn draw(&mut self) -> Option<Fault> {
-        if self.random.f64() >= self.rate {
+    fn rate(&self, operation: Operation) -> f64 {
+        self.rates.get(&operation).copied().unwrap_or(self.rate)
+    }
+
+    fn draw(&mut self, operation: Operation) -> Option<Fault> {
+        if self.random.f64() >= self.rate(operation) {
             return None;
         }
         let delay = self.delay.mul_f64(self.random.f64());
-        Some(match self.random.u8(0..4) {
+        let kinds = if operation.is_idempotent() { 5 } else { 4 };
+        Some(match self.random.u8(0..kinds) {
             0 => Fault::Before,
             1 => Fault::After,
             2 => Fault::Delay(delay),
-            _ => Fault::Late(delay),
+            3 => Fault::Late(delay),
+            _ => Fault::Twice,
         })
+    }
+
+    fn part(&mut self, operation: Operation) -> Option<usize> {
+        (self.parts.f64() < self.rate(operation)).then(|| self.parts.usize(1..=PART_MAX))
     }
 }
 
 impl Layer for Faults {
+    fn entries_max(&self, call: Call) -> usize {
+        self.script().part(call.operation).map_or(usize::MAX, |entries| entries.max(1))
+    }
+
     async fn call<'a, T: Send + 'a>(&'a self, call: Call, attempt: Attempt<'a, T>) -> Result<T> {
         let fault = self.script().draw(call.operation);
         match fault {
-            None => attempt().await,
+            // What is partial was cut before it came here.
+            None | Some(Fault::Part(_)) => attempt().await,
             Some(Fault::Before) => Err(injected(call, Outcome::NotApplied)),
             Some(Fault::After) => {
                 // An error is lost with the reply as well.
@@ -185,6 +237,13 @@ impl Layer for Faults {
                 result
             }
             Some(Fault::Hang) => pending().await,
+            Some(Fault::Twice) => {
+                if !matches!(call.operation, Operation::Settled | Operation::Commit) {
+                    // Whatever it says is lost.
+                    drop(attempt().await);
+                }
+                attempt().await
+            }
         }
     }
 }
@@ -197,78 +256,4 @@ fn injected(call: Call, outcome: Outcome) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        ConsumerName, EntryId, Epoch, Position, Subscription,
-        backend::{Advance, CheckpointBackend},
-        memory::Memory,
-    };
-
-    fn advance(ms: u64) -> Advance {
-        let subscription = Subscription::new("s", "g").unwrap();
-        let position = Position::at(EntryId::new(ms, 0));
-        Advance::new(subscription, Epoch(0), position, ConsumerName::new("o").unwrap())
-    }
-
-    async fn watermark(backend: &impl CheckpointBackend) -> Option<u64> {
-        let checkpoint = backend.load(&advance(0).subscription).await.unwrap();
-        checkpoint.map(|checkpoint| checkpoint.position.watermark.ms)
-    }
-
-    #[tokio::test]
-    async fn before_takes_no_effect_and_after_does() {
-        let faults = Faults::new();
-        let backend = faults.clone().wrap(Memory::new());
-        faults.next(Operation::Advance, Fault::Before);
-        faults.next(Operation::Advance, Fault::After);
-        let error = backend.advance(&advance(1)).await.unwrap_err();
-        assert_eq!((error.outcome(), watermark(&backend).await), (Outcome::NotApplied, None));
-        let error = backend.advance(&advance(1)).await.unwrap_err();
-        assert_eq!((error.outcome(), watermark(&backend).await), (Outcome::Unknown, Some(1)));
-        assert!(backend.advance(&advance(2)).await.unwrap().moved);
-        assert_eq!(faults.calls(Operation::Advance), 3);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_delay_is_before_the_effect_and_lateness_behind_it() {
-        let faults = Faults::new();
-        let backend = faults.clone().wrap(Memory::new());
-        let hour = Duration::from_secs(3600);
-        for (fault, stored) in [(Fault::Delay(hour), None), (Fault::Late(hour), Some(1))] {
-            faults.next(Operation::Advance, fault);
-            let dropped = tokio::time::timeout(hour / 2, backend.advance(&advance(1))).await;
-            assert!(dropped.is_err());
-            assert_eq!(watermark(&backend).await, stored, "{fault:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn an_outage_ends_when_it_is_cleared() {
-        let faults = Faults::new();
-        let backend = faults.clone().wrap(Memory::new());
-        faults.all(Fault::Before);
-        for _ in 0..3 {
-            backend.advance(&advance(1)).await.unwrap_err();
-        }
-        faults.clear();
-        backend.advance(&advance(1)).await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_seed_repeats_its_faults() {
-        let mut runs = Vec::new();
-        for seed in [7, 7, 8] {
-            let backend = Faults::seeded(seed, 0.5, Duration::from_millis(5)).wrap(Memory::new());
-            let mut run = Vec::new();
-            for ms in 0..200 {
-                run.push(backend.advance(&advance(ms)).await.map_err(|error| error.outcome()));
-            }
-            runs.push(run.iter().map(|result| result.as_ref().err().copied()).collect::<Vec<_>>());
-        }
-        assert_eq!(runs[0], runs[1]);
-        assert_ne!(runs[0], runs[2]);
-        let failed = runs[0].iter().flatten().count();
-        assert!((25..75).contains(&failed), "half go wrong, and half of those are only late: {failed}");
-    }
-}
+mod tests;

@@ -59,6 +59,15 @@ pub trait Layer: fmt::Debug + Send + Sync + 'static {
         attempt: Attempt<'a, T>,
     ) -> impl Future<Output = Result<T>> + Send + 'a;
 
+    /// Of a batch, the backend is asked for at most this many entries: of an append the first of them, of what reads a lower
+    /// limit. Asked before each such call.
+    ///
+    /// [`Faults`](super::Faults) make batches partial by it. By default there is no limit.
+    fn entries_max(&self, call: Call) -> usize {
+        let _ = call;
+        usize::MAX
+    }
+
     /// This layer around a backend.
     fn wrap<B>(self, backend: B) -> Layered<B, Self>
     where
@@ -101,7 +110,14 @@ impl<B: StreamBackend, L: Layer> StreamBackend for Layered<B, L> {
 
     async fn append(&self, request: &Append) -> Result<Vec<Result<EntryId>>> {
         let call = Call::new(self.backend.name(), Operation::Append);
-        self.layer.call(call, &|| self.backend.append(request)).await
+        let entries_max = self.layer.entries_max(call);
+        if request.entries.len() <= entries_max {
+            return self.layer.call(call, &|| self.backend.append(request)).await;
+        }
+        let part = Append { entries: request.entries[..entries_max].to_vec(), ..request.clone() };
+        let mut results = self.layer.call(call, &|| self.backend.append(&part)).await?;
+        results.resize_with(request.entries.len(), || Err(left_out(call)));
+        Ok(results)
     }
 
     async fn trim(&self, request: &Trim) -> Result<u64> {
@@ -116,6 +132,7 @@ impl<B: StreamBackend, L: Layer> StreamBackend for Layered<B, L> {
 
     async fn read(&self, request: &Read) -> Result<Vec<Entry>> {
         let call = Call::new(self.backend.name(), Operation::Read).block(request.block);
+        let request = &Read { limit: request.limit.min(self.layer.entries_max(call)), ..request.clone() };
         self.layer.call(call, &|| self.backend.read(request)).await
     }
 
@@ -126,16 +143,21 @@ impl<B: StreamBackend, L: Layer> StreamBackend for Layered<B, L> {
 
     async fn read_group(&self, request: &ReadGroup) -> Result<Vec<Delivery>> {
         let call = Call::new(self.backend.name(), Operation::ReadGroup).block(request.block);
+        let request =
+            &ReadGroup { limit: request.limit.min(self.layer.entries_max(call)), ..request.clone() };
         self.layer.call(call, &|| self.backend.read_group(request)).await
     }
 
     async fn read_pending(&self, request: &ReadPending) -> Result<Vec<PendingEntry>> {
         let call = Call::new(self.backend.name(), Operation::ReadPending);
+        let request =
+            &ReadPending { limit: request.limit.min(self.layer.entries_max(call)), ..request.clone() };
         self.layer.call(call, &|| self.backend.read_pending(request)).await
     }
 
     async fn claim(&self, request: &Claim) -> Result<Claimed> {
         let call = Call::new(self.backend.name(), Operation::Claim);
+        let request = &Claim { limit: request.limit.min(self.layer.entries_max(call)), ..request.clone() };
         self.layer.call(call, &|| self.backend.claim(request)).await
     }
 
@@ -278,6 +300,12 @@ impl<B: TransactionalCheckpoint, L: Layer> TransactionalCheckpoint for Layered<B
         };
         self.layer.call(call, &attempt).await
     }
+}
+
+fn left_out(call: Call) -> Error {
+    Error::new(ErrorKind::Unavailable, "only a part of the batch was carried out: try again with the rest")
+        .with("backend", call.backend)
+        .with("operation", call.operation)
 }
 
 fn ended() -> Error {

@@ -9,6 +9,7 @@ use super::{LetterFilter, Letters, letters::PAGE};
 use crate::{
     Delivery, Entry, EntryId, Error, ErrorKind, Fields, Handler, HandlerError, Letter, Result,
     backend::{Redrive, RedriveLetter, Redriven, StreamBackendExt},
+    consumer::Verdict,
 };
 
 /// The field of an entry that was appended again which holds its original id.
@@ -94,8 +95,8 @@ impl Letters {
     ///
     /// # Errors
     ///
-    /// Those of the store; [`Handler`](ErrorKind::Handler) if the handler fails for more than 10,000 keys. A single failure is no
-    /// error: it is in the report, and in the log.
+    /// Those of the store; [`Handler`](ErrorKind::Handler) if the handler says [`stop`](HandlerError::stop), or fails for more
+    /// than 10,000 keys. A single failure is no error: it is in the report, and in the log.
     ///
     /// # Cancel safety
     ///
@@ -117,6 +118,10 @@ impl Letters {
                 Ok(()) => {
                     let letter = RedriveLetter::new(entry.id, letter.id, letter.key);
                     report.count(self.stream.redrive(&self.request(vec![letter])).await?);
+                }
+                Err(error) if error.verdict() == Verdict::Stop => {
+                    let message = "the handler stopped the redrive: its letter and those behind it stay";
+                    return Err(Error::new(ErrorKind::Handler, message).with_source(error.into_source()));
                 }
                 Err(error) => {
                     tracing::warn!(id = %letter.id, letter = %entry.id, %error, "the handler failed with a dead letter");
@@ -201,7 +206,8 @@ impl Letters {
 /// The handler's result; a panic is a failure like another.
 async fn handle(handler: &impl Handler, letter: &Letter) -> Result<(), HandlerError> {
     let entry = Entry::new(letter.id, letter.fields.clone());
-    let delivery = Delivery::new(entry, letter.deliveries.saturating_add(1));
+    let mut delivery = Delivery::new(entry, letter.deliveries.saturating_add(1));
+    delivery.attempt = letter.attempts.saturating_add(1);
     // The call is within, for a handler may panic before it returns its future.
     let handling = AssertUnwindSafe(async { handler.handle(delivery).await });
     handling.catch_unwind().await.unwrap_or_else(|_| Err(HandlerError::retry("the handler panicked")))

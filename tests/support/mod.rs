@@ -15,6 +15,7 @@ use sqlx::{ConnectOptions, Connection as _, PgConnection, postgres::PgConnectOpt
 pub use self::{
     logs::Logs,
     postgres::PostgresServer,
+    process::Guarded,
     proxy::TcpProxy,
     resp::{Connection, Reply},
     server::RedisServer,

@@ -16,6 +16,7 @@ type Step = (&'static str, fn() -> Result);
 const STEPS: &[Step] = &[
     ("dependencies", dependencies),
     ("licences", licences),
+    ("fuzzing, a minute each", || task(&["fuzz"])),
     ("crash on redis, short", || crash(&["--backend", "redis"])),
     ("crash on sqlite, short", || crash(&["--backend", "sqlite"])),
     ("transactions, short", || {

@@ -20,10 +20,14 @@ pub enum Task {
     Ci,
     /// Build the images that the tests run in containers, from Debian's packages: as root, on a Debian
     Images,
+    /// Fuzz targets for a while each, from the kept corpus, as many at once as there are processors; installs cargo-fuzz
+    Fuzz(Fuzz),
     /// Conformance and random sequences over every combination of stores, as one table
     Matrix(Matrix),
     /// The simulation under many seeds, or under one of them again, or with planted bugs
     Sim(Sim),
+    /// Run what the page of the guarantees names as the proof of one of them
+    Guarantees(Guarantees),
     /// Kill a consumer process at random instants and show that nothing is lost
     Crash(Crash),
     /// Entries per second beside raw loops, in one run
@@ -39,6 +43,22 @@ pub struct Test {
     /// For `cargo test`, in place of everything: a filter, `-p`, `--test`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub args: Vec<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Guarantees {
+    /// Which: 1 to 18
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=18))]
+    pub number: u32,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Fuzz {
+    /// Only this one; all, if it is not given
+    pub target: Option<String>,
+    /// For how many seconds each
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: u64,
 }
 
 #[derive(Debug, Clone, Args)]

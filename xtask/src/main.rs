@@ -9,6 +9,8 @@ mod ci;
 mod cli;
 #[cfg(feature = "runs")]
 mod crash;
+mod fuzz;
+mod guarantees;
 mod matrix;
 #[cfg(feature = "runs")]
 mod place;
@@ -37,9 +39,11 @@ fn main() -> ExitCode {
     let done = match task {
         Task::Test(args) => test::run(&args),
         Task::Ci => ci::run(),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Images => servers::images(),
         Task::Matrix(args) => test::matrix(&args),
         Task::Sim(args) => sim::run(&args),
+        Task::Guarantees(args) => guarantees::run(&args),
         other => runs::run(other),
     };
     match done {

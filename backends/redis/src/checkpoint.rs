@@ -309,7 +309,10 @@ fn acquired<V: Value>(mut parts: impl Iterator<Item = V>) -> Result<Acquired> {
 }
 
 /// Reads a record. `None`: there is none, or it has no position yet since its owner never advanced it.
-fn read_record<V: Value>(value: Result<V, Fault>, operation: &'static str) -> Result<Option<Checkpoint>> {
+pub(crate) fn read_record<V: Value>(
+    value: Result<V, Fault>,
+    operation: &'static str,
+) -> Result<Option<Checkpoint>> {
     let texts = value.and_then(reply::list).map_err(|fault| of_record(fault, operation))?;
     if texts.is_empty() {
         return Ok(None);

@@ -79,6 +79,9 @@ mod client;
 mod commands;
 mod effects;
 mod error;
+#[cfg(all(any(test, fuzzing), feature = "redis-rs", feature = "fred"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod keys;
 mod letters;
 mod reply;

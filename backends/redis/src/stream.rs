@@ -318,7 +318,7 @@ pub(crate) fn acked<V: Value>(
     Ok((acked, Some(position)))
 }
 
-fn stream_state<V: Value>(value: V) -> Result<Option<StreamState>, Fault> {
+pub(crate) fn stream_state<V: Value>(value: V) -> Result<Option<StreamState>, Fault> {
     let Some(parts) = reply::optional_list(value)? else { return Ok(None) };
     let mut parts = parts.into_iter();
     let (Some(len), Some(first), Some(last), Some(added)) =
@@ -348,7 +348,7 @@ fn group_state<V: Value>(value: V) -> Result<GroupState, Fault> {
     Ok(state)
 }
 
-fn pending_entries<V: Value>(replies: Vec<Result<V, Fault>>) -> Result<Vec<PendingEntry>, Fault> {
+pub(crate) fn pending_entries<V: Value>(replies: Vec<Result<V, Fault>>) -> Result<Vec<PendingEntry>, Fault> {
     let mut replies = replies.into_iter();
     let (Some(history), Some(counts)) = (replies.next(), replies.next()) else {
         return Err(Fault::Unreadable("two replies"));
@@ -360,7 +360,7 @@ fn pending_entries<V: Value>(replies: Vec<Result<V, Fault>>) -> Result<Vec<Pendi
     Ok(entries.into_iter().filter_map(pending).collect())
 }
 
-fn claimed<V: Value>(value: V) -> Result<Claimed, Fault> {
+pub(crate) fn claimed<V: Value>(value: V) -> Result<Claimed, Fault> {
     let mut parts = reply::list(value)?.into_iter();
     let (Some(next), Some(entries)) = (parts.next(), parts.next()) else {
         return Err(Fault::Unreadable("the claimed entries"));

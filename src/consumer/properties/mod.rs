@@ -2,6 +2,7 @@
 //!
 //! The entries that a handler has succeeded with are what the guarantees are held against.
 
+mod cases;
 mod world;
 
 use proptest::{
@@ -9,7 +10,10 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner},
 };
 
-use self::world::{Case, World, any_case};
+use self::{
+    cases::{Case, any_case},
+    world::World,
+};
 use super::tracker::{Admission, Mutant, Tracker};
 use crate::{EntryId, Position, SettledAhead};
 

@@ -175,7 +175,8 @@ impl<'a> Session<'a> {
             // Many consumers of a process begin at once: what they do now and then is spread.
             claim_at: now + settings.claim_interval.mul_f64(clock::fraction()),
             status_at: now + settings.probe_interval.mul_f64(clock::fraction()),
-            count_open: false,
+            // Whoever was here before may have acked and died before it advanced.
+            count_open: settings.ownership == Ownership::Shared,
             count_at: now + COUNT_INTERVAL.mul_f64(clock::fraction()),
             save_failed: 0,
             advanced_at: now,

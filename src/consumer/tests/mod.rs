@@ -7,6 +7,7 @@ mod resume;
 mod review;
 mod stop;
 mod transactional;
+mod verdicts;
 
 use std::{
     sync::{Arc, Mutex},

@@ -54,6 +54,24 @@ async fn g6_a_group_that_goes_while_it_is_read_is_created_at_the_checkpoint() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn g7_what_is_lost_from_a_stream_that_was_not_there_at_first_is_told() {
+    for ownership in both() {
+        let memory = Memory::new();
+        let (recorder, _stop) = Recorder::until(1);
+        let (stop, stopped) = stopper();
+        let run = tokio::spawn(builder(&memory, ownership).build().unwrap().run(recorder, stopped));
+        until("it has begun", async || watermark(&memory).await.is_some()).await;
+        drop(stop);
+        run.await.unwrap().unwrap();
+        append(&memory, 5).await;
+        memory.trim(&Trim::new(stream(), TrimLimit::Len(2))).await.unwrap();
+        let error = refused(&memory, ownership).await;
+        assert_eq!(error.kind(), ErrorKind::Gap, "{ownership:?}: {error:?}");
+        assert_eq!(error.context("lost"), Some("3"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn g5_with_holes_only_the_holes_come_back() {
     for ownership in both() {
         let memory = Memory::new();

@@ -152,14 +152,72 @@ async fn g10_straight_to_a_handler_a_failure_holds_back_its_key() {
     assert_eq!(memory.dead_keys(&DeadKeys::new(subscription(), graves())).await.unwrap(), [(0, 1), (1, 4)]);
 
     called.lock().unwrap().clear();
+    let stopping = |delivery: Delivery| {
+        let stops = delivery.id().ms == 5;
+        assert_eq!(delivery.attempt, 2, "it has failed once");
+        async move { if stops { Err(HandlerError::stop("the service is away")) } else { Ok(()) } }
+    };
+    let error = letters.redrive_to(&everything().id(id(3)).id(id(5)), &stopping).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Handler);
+    assert_eq!(numbers(&letters, &everything()).await, [5, 7, 8, 9]);
     let fine = |delivery: Delivery| {
         called.lock().unwrap().push(delivery.id().ms);
         std::future::ready(Ok::<_, HandlerError>(()))
     };
-    assert_eq!(letters.redrive_to(&everything(), &fine).await.unwrap().done, 5);
-    assert_eq!(*called.lock().unwrap(), [3, 5, 7, 8, 9]);
+    assert_eq!(letters.redrive_to(&everything(), &fine).await.unwrap().done, 4);
+    assert_eq!(*called.lock().unwrap(), [5, 7, 8, 9]);
     assert_eq!(numbers(&letters, &everything()).await, [0u64; 0]);
     assert_eq!(memory.state(&subscription().stream).await.unwrap().unwrap().len, 9, "nothing was appended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn g10_with_parking_a_key_stays_in_order_while_it_is_redriven() {
+    for ownership in both() {
+        let memory = with(1..=9).await;
+        let called: &'static Mutex<Vec<u64>> = Box::leak(Box::default());
+        let builder = Consumer::fused(subscription(), memory.clone())
+            .configure(|settings| {
+                settings.ownership = ownership;
+                settings.parked_entries_max = 100;
+            })
+            .keyed(2, |delivery| delivery.id().ms % 2);
+        let rejecting = move |delivery: Delivery| {
+            let rejected = delivery.id().ms == 1;
+            if !rejected {
+                called.lock().unwrap().push(delivery.id().ms);
+            }
+            async move { if rejected { Err(HandlerError::reject("poison")) } else { Ok(()) } }
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let run = tokio::spawn(builder.build().unwrap().run(rejecting, async { drop(stopped.await) }));
+        let letters = letters(&memory);
+        until("the key is parked", async || numbers(&letters, &everything()).await.len() == 5).await;
+        let parked = everything().reason(DeathReason::Parked);
+        assert_eq!(numbers(&letters, &parked).await, [3, 5, 7, 9], "{ownership:?}");
+
+        // What comes in while a letter is handled follows into the letters, and is handled behind them the next time.
+        let stream = memory.clone();
+        let slow = move |delivery: Delivery| {
+            let memory = stream.clone();
+            async move {
+                if delivery.id().ms == 9 {
+                    append(&memory, 10..=11).await;
+                    sleep(1).await;
+                }
+                called.lock().unwrap().push(delivery.id().ms);
+                Ok::<_, HandlerError>(())
+            }
+        };
+        assert_eq!(letters.redrive_to(&everything(), &slow).await.unwrap().done, 5);
+        assert_eq!(numbers(&letters, &everything()).await, [11], "{ownership:?}");
+        assert_eq!(letters.redrive_to(&everything(), &slow).await.unwrap().done, 1);
+        append(&memory, 12..=13).await;
+        until("it goes on without letters", async || called.lock().unwrap().len() == 13).await;
+        let odd: Vec<_> = called.lock().unwrap().iter().copied().filter(|n| n % 2 == 1).collect();
+        assert_eq!(odd, [1, 3, 5, 7, 9, 11, 13], "{ownership:?}");
+        stop.send(()).unwrap();
+        run.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -159,5 +159,8 @@ impl Value for redis::Value {
 }
 
 fn text_of(error: &ServerError) -> String {
-    format!("{} {}", error.code(), error.details().unwrap_or_default())
+    match error.details() {
+        Some(details) => format!("{} {details}", error.code()),
+        None => error.code().to_owned(),
+    }
 }
