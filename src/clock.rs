@@ -106,13 +106,6 @@ impl Clock {
         self
     }
 
-    /// A clock that starts at this wall time, as that of a machine whose clock is wrong, or of a test that wants the same
-    /// times again.
-    #[must_use]
-    pub fn starting_at(wall: Timestamp) -> Self {
-        Self(Arc::new(Start { wall, mono: OnceLock::new() }))
-    }
-
     /// A clock whose [`elapsed`](Self::elapsed) counts from now.
     #[must_use]
     pub fn started() -> Self {

@@ -339,7 +339,7 @@ async fn t31_a_clock_that_is_minutes_wrong_takes_no_lease_and_loses_none() {
             Timestamp::from_millis(now.since(Timestamp::from_millis(0).plus(skew)).as_millis() as u64),
             now.plus(skew),
         ];
-        let clocks = clocks.map(Clock::starting_at);
+        let clocks = clocks.map(Clock::at);
         let run = async |(holds, follows): (usize, usize)| {
             let place = Place::new(case.place.stream.clone(), case.place.checkpoints.clone());
             append(&place, 1..=2).await;

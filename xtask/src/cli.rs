@@ -24,10 +24,10 @@ pub enum Task {
     Fuzz(Fuzz),
     /// Conformance and random sequences over every combination of stores, as one table
     Matrix(Matrix),
-    /// The simulation under many seeds, or under one of them again, or with planted bugs
-    Sim(Sim),
     /// Run what the page of the guarantees names as the proof of one of them
     Guarantees(Guarantees),
+    /// The simulation under many seeds, or under one of them again, or with planted bugs
+    Sim(Sim),
     /// Kill a consumer process at random instants and show that nothing is lost
     Crash(Crash),
     /// Entries per second beside raw loops, in one run

@@ -42,8 +42,8 @@ fn main() -> ExitCode {
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Images => servers::images(),
         Task::Matrix(args) => test::matrix(&args),
-        Task::Sim(args) => sim::run(&args),
         Task::Guarantees(args) => guarantees::run(&args),
+        Task::Sim(args) => sim::run(&args),
         other => runs::run(other),
     };
     match done {
