@@ -154,6 +154,7 @@ pub(crate) async fn keep(context: Arc<Context>, news: mpsc::UnboundedSender<News
     match context.settings.ownership {
         Ownership::Shared => {
             tokio::select! {
+                biased;
                 () = renewals(&context, &news) => {}
                 () = watch(&context) => {}
             }

@@ -78,7 +78,7 @@ fn each_mutant_is_caught() {
         match caught {
             Some((seeds, what)) => {
                 println!("{name:<20} {seeds:>5}  {}", one_line(seeds - 1, &what));
-                if !mutant.breaks().iter().any(|property| what.starts_with(property)) {
+                if !mutant.breaks().iter().any(|property| what.starts_with(&format!("{property}:"))) {
                     missed.push(format!(
                         "{name} breaks {:?}, and another property failed: {what}",
                         mutant.breaks()

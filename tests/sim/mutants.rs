@@ -81,7 +81,7 @@ impl Mutant {
             Self::SettleOnDelivery => &["G1", "G2"],
             Self::EffectsAlone => &["G9"],
             Self::AckBeforeLetter => &["G1", "G2"],
-            Self::LostBatchTail => &["G1", "G2"],
+            Self::LostBatchTail => &["G1", "G2", "G10"],
         }
     }
 }

@@ -22,11 +22,14 @@ impl State {
             .get("dead.reason")
             .and_then(|reason| std::str::from_utf8(reason).ok()?.parse().ok());
         let attempts_max = self.setup.attempts_max;
+        let disruptions = u32::try_from(self.counts.disruptions).unwrap_or(u32::MAX);
         let fact = &mut self.facts[at];
         let earned = match reason {
             Some(DeathReason::Rejected) => fact.rejections > 0,
             Some(DeathReason::Exhausted | DeathReason::Panicked) => fact.failures >= attempts_max,
-            Some(DeathReason::CrashLoop) => fact.crashes >= CRASHES_MAX,
+            // Who loses its epoch while it handles an entry counts as crashed, too: by a stall, a commit without an answer, or a
+            // pause that was forced.
+            Some(DeathReason::CrashLoop) => fact.crashes.max(disruptions) >= CRASHES_MAX,
             _ => false,
         };
         let what = format!(
