@@ -73,7 +73,6 @@ impl<'a, C: CheckpointBackend> Place<'a, C> {
 }
 
 /// Drops the call of this operation, and holds what is there against what the trait says. `false` if it is not one of a store.
-#[expect(clippy::too_many_lines, reason = "a table: an operation a case")]
 async fn round(operation: Operation, store: &impl CheckpointBackend, cut: &Cut) -> bool {
     let mut place = Place::new(store).await;
     let subscription = place.subscription.clone();
