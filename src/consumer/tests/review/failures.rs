@@ -1,0 +1,71 @@
+//! Findings in what follows when a handler fails.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use futures_util::StreamExt;
+
+use super::*;
+use crate::{
+    ConsumerName, DeathReason, Error, ErrorKind, Letter, Position, dead_letter_stream,
+    layer::{Attempt, Call},
+};
+
+async fn letters(memory: &Memory) -> Vec<(u64, DeathReason)> {
+    let stream = dead_letter_stream(&subscription()).unwrap();
+    let entries = memory.entries_after(&stream, EntryId::ZERO, 1_000).await.unwrap();
+    let letters = entries.iter().map(|entry| Letter::from_entry(entry).unwrap());
+    letters.map(|letter| (letter.id.ms, letter.reason)).collect()
+}
+
+/// So many entries, which a consumer has read that is dead.
+async fn read_by_the_dead(memory: &Memory, count: u64) {
+    append(memory, count).await;
+    memory.ensure_group(&EnsureGroup::new(subscription(), &Position::default())).await.unwrap();
+    let dead = ConsumerName::new("dead").unwrap();
+    let beat = Heartbeat::new(subscription(), dead.clone(), Token(1), Duration::from_secs(3));
+    memory.heartbeat(&beat).await.unwrap();
+    memory.read_group(&ReadGroup::new(subscription(), dead, 1_000)).await.unwrap();
+    Clock::new().sleep(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn g11_what_comes_alone_since_its_batch_was_rejected_is_given_up_in_the_end() {
+    for ownership in both() {
+        let memory = Memory::new();
+        append(&memory, 3).await;
+        let handler = |batch: Vec<Delivery>| async move {
+            match &batch[..] {
+                [delivery] if delivery.id() == id(2) => Err(HandlerError::retry("never")),
+                [_] => Ok(()),
+                _ => Err(HandlerError::reject("one of them is wrong")),
+            }
+        };
+        let (stop, stopped) = stopper();
+        let consumer = builder(&memory, ownership).build().unwrap();
+        let run = tokio::spawn(consumer.run_batches(handler, stopped));
+        let all = soon(async || watermark(&memory).await == Some(id(3))).await;
+        assert!(all, "{ownership:?}: it is tried for ever");
+        assert_eq!(letters(&memory).await, [(2, DeathReason::Exhausted)], "{ownership:?}");
+        stop.send(()).unwrap();
+        run.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g11_nobody_has_died_of_what_waits_beside_a_failure() {
+    let memory = Memory::new();
+    read_by_the_dead(&memory, 2).await;
+    let first = AtomicBool::new(true);
+    let handler = move |_: Vec<Delivery>| {
+        let fails = first.swap(false, Ordering::Relaxed);
+        async move { if fails { Err(HandlerError::retry("once").at(0)) } else { Ok(()) } }
+    };
+    let (stop, stopped) = stopper();
+    let builder = builder(&memory, Ownership::Shared).configure(|settings| settings.crashes_max = 1);
+    let run = tokio::spawn(builder.build().unwrap().run_batches(handler, stopped));
+    until("it is settled", async || watermark(&memory).await == Some(id(2))).await;
+    assert_eq!(letters(&memory).await, []);
+    stop.send(()).unwrap();
+    run.await.unwrap().unwrap();
+}
+
