@@ -69,3 +69,50 @@ async fn g11_nobody_has_died_of_what_waits_beside_a_failure() {
     run.await.unwrap().unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn g18_a_sink_that_refuses_for_good_ends_the_consumer() {
+    for ownership in both() {
+        let memory = Memory::new();
+        append(&memory, 1).await;
+        let sink = DeadLetters::sink(|_: Letter| async { Err(Error::invalid("there is no such table")) });
+        let handler = |_: Delivery| async { Err::<(), _>(HandlerError::reject("no")) };
+        let consumer = builder(&memory, ownership)
+            .configure(|settings| settings.drain_timeout = Duration::from_secs(1))
+            .dead_letters(sink)
+            .build()
+            .unwrap();
+        let run = tokio::spawn(consumer.run(handler, std::future::pending::<()>()));
+        assert!(soon(async || run.is_finished()).await, "{ownership:?}: it goes on for ever");
+        assert_eq!(run.await.unwrap().unwrap_err().kind(), ErrorKind::Invalid);
+    }
+}
+
+/// A store that has lost the epoch when it is told of attempts first.
+#[derive(Debug, Default)]
+struct Forgetful(AtomicBool);
+
+impl Layer for Forgetful {
+    async fn call<'a, T: Send + 'a>(&'a self, call: Call, attempt: Attempt<'a, T>) -> Result<T> {
+        if call.operation == Operation::NoteAttempts && !self.0.swap(true, Ordering::Relaxed) {
+            return Err(Error::invalid("this epoch was never issued, or the record was lost"));
+        }
+        attempt().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g16_a_note_to_a_store_that_lost_the_epoch_is_made_again() {
+    let memory = Memory::new();
+    append(&memory, 2).await;
+    let handler =
+        |delivery: Delivery| async move { if delivery.attempt == 1 { Err("once") } else { Ok(()) } };
+    let (stop, stopped) = stopper();
+    let consumer =
+        Consumer::fused(subscription(), Forgetful::default().wrap(memory.clone())).build().unwrap();
+    let run = tokio::spawn(consumer.run(handler, stopped));
+    let all = soon(async || watermark(&memory).await == Some(id(2))).await;
+    assert!(all, "{:?}", run.await.unwrap());
+    stop.send(()).unwrap();
+    run.await.unwrap().unwrap();
+}
+
