@@ -276,7 +276,7 @@ impl<'a> Session<'a> {
                 self.context.report(&observation(count));
             }
         }
-        if after.lapsed > before.lapsed {
+        if after.lapsed > before.lapsed || after.refused > before.refused {
             // A resume, or a new group, that came before they were given back has passed over them.
             self.context.resume.notify_one();
         }

@@ -116,3 +116,32 @@ async fn g16_a_note_to_a_store_that_lost_the_epoch_is_made_again() {
     run.await.unwrap().unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn g6_what_comes_again_while_its_letter_is_refused_is_handled() {
+    let memory = Memory::new();
+    append(&memory, 1).await;
+    let faults = Faults::new();
+    // The group goes before the letter is asked for, and the refusal comes after the new group has delivered the entry.
+    faults.next(Operation::DeadLetter, Fault::Late(Duration::from_secs(5)));
+    let (server, calls) = (memory.clone(), Arc::new(AtomicUsize::new(0)));
+    let (counted, slow) = (Arc::clone(&calls), faults.clone());
+    let handler = move |_: Delivery| {
+        let (server, slow, nth) = (server.clone(), slow.clone(), counted.fetch_add(1, Ordering::Relaxed));
+        async move {
+            if nth == 0 {
+                slow.next(Operation::EnsureGroup, Fault::Delay(Duration::from_secs(1)));
+                server.remove(&Removal::Group(subscription())).await?;
+            }
+            Err::<(), _>(HandlerError::reject("no"))
+        }
+    };
+    let (stop, stopped) = stopper();
+    let run =
+        tokio::spawn(faulty(&memory, &faults, Ownership::Shared).build().unwrap().run(handler, stopped));
+    let all = soon(async || watermark(&memory).await == Some(id(1))).await;
+    assert!(all, "handled {} times, pending {:?}", calls.load(Ordering::Relaxed), pending(&memory).await);
+    assert_eq!(letters(&memory).await, [(1, DeathReason::Rejected)]);
+    stop.send(()).unwrap();
+    run.await.unwrap().unwrap();
+}
+
