@@ -117,6 +117,28 @@ async fn g16_a_note_to_a_store_that_lost_the_epoch_is_made_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn g11_what_nobody_took_by_hand_has_not_timed_out() {
+    let memory = Memory::new();
+    append(&memory, 1).await;
+    let mut deliveries = builder(&memory, Ownership::Shared)
+        .configure(|settings| settings.handler_timeout = Some(Duration::from_secs(1)))
+        .build()
+        .unwrap()
+        .into_stream();
+    Clock::new().sleep(Duration::from_secs(60)).await;
+    let first = deliveries.next().await.unwrap().unwrap();
+    assert_eq!(first.attempt, 1, "nobody has seen it");
+    // Taken, it has so long.
+    let second = deliveries.next().await.unwrap().unwrap();
+    assert_eq!((second.id(), second.attempt), (id(1), 2));
+    drop(first);
+    second.settle();
+    until("it is settled", async || watermark(&memory).await == Some(id(1))).await;
+    deliveries.stop().await.unwrap();
+    assert_eq!(letters(&memory).await, []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn g6_what_comes_again_while_its_letter_is_refused_is_handled() {
     let memory = Memory::new();
     append(&memory, 1).await;
