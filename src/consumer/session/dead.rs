@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::FutureExt;
 
-use super::{End, Session};
+use super::{End, Session, close::LAST_WORD_MIN};
 use crate::{
     Attempts, Delivery, Epoch, Error, ErrorKind, Letter, Outcome, Result,
     backend::{BuryLetters, Claim, Claimed, Fate, LoadAttempts, NewLetter, NoteAttempts},
@@ -158,7 +158,7 @@ impl Session<'_> {
         }
         let request = NoteAttempts::new(self.context.subscription.clone(), self.epoch(), set, clear);
         let noting = self.context.store.note_attempts(&request);
-        let limit = self.context.clock.sleep(self.left());
+        let limit = self.context.clock.sleep(self.left().max(LAST_WORD_MIN));
         tokio::select! {
             biased;
             noted = noting => if let Err(error) = noted {

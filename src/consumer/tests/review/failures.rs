@@ -70,6 +70,36 @@ async fn g11_nobody_has_died_of_what_waits_beside_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn g11_a_lost_lease_is_no_death_of_the_process() {
+    let memory = Memory::new();
+    append(&memory, 2).await;
+    let (faults, go) = (Faults::new(), Arc::new(AtomicBool::new(false)));
+    let may = Arc::clone(&go);
+    let handler = move |_: Delivery| {
+        let may = Arc::clone(&may);
+        async move {
+            while !may.load(Ordering::Relaxed) {
+                Clock::new().sleep(Duration::from_millis(10)).await;
+            }
+            Ok::<_, HandlerError>(())
+        }
+    };
+    faults.always(Operation::Renew, Fault::Before);
+    let (stop, stopped) = stopper();
+    let consumer = faulty(&memory, &faults, Ownership::Exclusive).build().unwrap();
+    let run = tokio::spawn(consumer.run(handler, stopped));
+    until("the lease was lost often", async || faults.calls(Operation::Acquire) > 10).await;
+    go.store(true, Ordering::Relaxed);
+    faults.clear();
+    until("it is settled", async || watermark(&memory).await == Some(id(2))).await;
+    assert_eq!(letters(&memory).await, [], "the process lives");
+    stop.send(()).unwrap();
+    run.await.unwrap().unwrap();
+    let left = memory.attempts(&LoadAttempts::all(subscription())).await.unwrap();
+    assert_eq!(left, [], "nothing is left to remember");
+}
+
+#[tokio::test(start_paused = true)]
 async fn g18_a_sink_that_refuses_for_good_ends_the_consumer() {
     for ownership in both() {
         let memory = Memory::new();
@@ -167,3 +197,54 @@ async fn g6_what_comes_again_while_its_letter_is_refused_is_handled() {
     run.await.unwrap().unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn g11_suspects_do_not_wait_for_each_other() {
+    let memory = Memory::new();
+    read_by_the_dead(&memory, 8).await;
+    // As who collects some before it settles them.
+    let together = Arc::new(tokio::sync::Barrier::new(8));
+    let handler = move |_: Delivery| {
+        let together = Arc::clone(&together);
+        async move {
+            together.wait().await;
+            Ok::<_, HandlerError>(())
+        }
+    };
+    let (stop, stopped) = stopper();
+    let consumer = builder(&memory, Ownership::Shared).concurrency(8).build().unwrap();
+    let run = tokio::spawn(consumer.run(handler, stopped));
+    let all = soon(async || watermark(&memory).await == Some(id(8))).await;
+    assert!(all, "they come one at a time");
+    stop.send(()).unwrap();
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn g11_a_shutdown_that_runs_out_of_time_is_no_death_either() {
+    for ownership in both() {
+        let memory = Memory::new();
+        append(&memory, 1).await;
+        let faults = Faults::new();
+        faults.always(Operation::NoteAttempts, Fault::Delay(Duration::from_millis(20)));
+        for _ in 0..10 {
+            let (begun, is_begun) = stopper();
+            let begun = Arc::new(Mutex::new(Some(begun)));
+            let handler = move |_: Delivery| {
+                begun.lock().unwrap().take().map(|begun| begun.send(()));
+                std::future::pending::<Result<(), HandlerError>>()
+            };
+            let consumer = faulty(&memory, &faults, ownership)
+                .configure(|settings| settings.drain_timeout = Duration::from_millis(50));
+            let clock = Clock::started();
+            let stop = async move {
+                is_begun.await;
+                clock.sleep(Duration::from_secs(1)).await;
+            };
+            let run = tokio::spawn(consumer.build().unwrap().run(handler, stop));
+            assert!(soon(async || run.is_finished()).await, "{ownership:?}: it is not handled any more");
+            run.await.unwrap().unwrap();
+        }
+        assert_eq!(letters(&memory).await, [], "{ownership:?}");
+        assert_eq!(memory.attempts(&LoadAttempts::all(subscription())).await.unwrap(), [], "{ownership:?}");
+    }
+}
