@@ -68,6 +68,20 @@ impl Book {
         }
     }
 
+    /// What is marked, as far as the store knows.
+    pub(crate) fn marked(&self) -> Vec<EntryId> {
+        self.marked.iter().copied().filter(|&id| self.is_noted([id].into_iter())).collect()
+    }
+
+    /// This process marked these before, and lives.
+    pub(crate) fn outlived(&mut self, ids: Vec<EntryId>) {
+        for id in ids {
+            if self.known.contains_key(&id) && self.marked.insert(id) {
+                self.survived(id);
+            }
+        }
+    }
+
     /// A handler has failed with it, so often in all.
     pub(crate) fn failed(&mut self, id: EntryId, failures: u32, at: Timestamp) -> &Attempts {
         self.survived(id);

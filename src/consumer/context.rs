@@ -46,6 +46,8 @@ pub(crate) struct Context {
     marks: Mutex<VecDeque<Mark>>,
     reconnects: AtomicU64,
     gaps: AtomicU64,
+    /// What the store has as marked by sessions of this process that have ended: it did not die of them.
+    outlived: Mutex<Vec<EntryId>>,
 }
 
 /// How many are kept: one for each look at the stream, so that they reach back a minute.
@@ -94,6 +96,7 @@ impl Context {
             marks: Mutex::default(),
             reconnects: AtomicU64::new(0),
             gaps: AtomicU64::new(0),
+            outlived: Mutex::default(),
         }
     }
 
@@ -183,6 +186,16 @@ impl Context {
 
     pub(crate) fn report(&self, observation: &Observation<'_>) {
         self.reporter.report(observation);
+    }
+
+    /// A session has ended that had these marked, and could not say that the process lives.
+    pub(crate) fn outlive(&self, ids: Vec<EntryId>) {
+        self.outlived.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
+    }
+
+    /// What was marked by sessions that have ended. Forgets it.
+    pub(crate) fn outlived(&self) -> Vec<EntryId> {
+        std::mem::take(&mut *self.outlived.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn reconnects(&self) -> u64 {

@@ -36,8 +36,9 @@ use crate::{Delivery, Epoch, Error, ErrorKind, Position, Result, backend::Settle
 /// Polling loses nothing: a delivery that was not taken stays in the stream.
 #[derive(Debug)]
 pub struct Deliveries {
-    receiver: mpsc::UnboundedReceiver<Unsettled>,
+    // Before the receiver: what is dropped with that while the consumer does not stop yet has failed.
     shutdown: Option<oneshot::Sender<()>>,
+    receiver: mpsc::UnboundedReceiver<Unsettled>,
     consumer: Option<JoinHandle<Result<Report>>>,
 }
 
@@ -49,6 +50,8 @@ pub struct Deliveries {
 pub struct Unsettled {
     delivery: Delivery,
     stake: Stake,
+    /// Says that somebody has it.
+    taken: Option<oneshot::Sender<()>>,
     verdict: oneshot::Sender<Result<(), HandlerError>>,
 }
 
@@ -122,10 +125,14 @@ struct HandOver {
 impl HandOver {
     async fn hand_over(&self, delivery: Delivery, stake: Stake) -> Result<(), HandlerError> {
         let (verdict, said) = oneshot::channel();
+        let (taken, is_taken) = oneshot::channel();
         self.sender
-            .send(Unsettled { delivery, stake, verdict })
+            .send(Unsettled { delivery, stake, taken: Some(taken), verdict })
             .map_err(|_| HandlerError::retry("nobody takes deliveries any more"))?;
-        said.await.unwrap_or_else(|_| Err(HandlerError::retry("the delivery was dropped unsettled")))
+        let dropped = |_| HandlerError::retry("the delivery was dropped unsettled");
+        // Its time begins when somebody has it.
+        is_taken.await.map_err(dropped)?;
+        self.context.call_limit().caught(async { said.await.map_err(dropped)? }).await
     }
 }
 
@@ -145,8 +152,7 @@ impl Lanes for HandOver {
             {
                 let context = Arc::clone(&self.context);
                 let stake = Stake { context, epoch: chunk.epoch, position: chunk.position };
-                let limit = self.context.call_limit();
-                match limit.caught(self.hand_over(delivery.clone(), stake)).await {
+                match self.hand_over(delivery.clone(), stake).await {
                     Ok(()) => desk.put(Finished::Done(delivery.id(), delivery.fields().size() as u64)),
                     Err(error) => {
                         let failure = Failure::new(error, false);
@@ -170,7 +176,7 @@ pub(super) fn start(context: Arc<Context>, order: Order) -> Deliveries {
     let strict = matches!(order, Order::Strict { .. });
     let lanes = Arc::new(HandOver { context: Arc::clone(&context), strict, sender });
     let consumer = tokio::spawn(run::start(context, lanes, order, stopped.map(drop)));
-    Deliveries { receiver, shutdown: Some(shutdown), consumer: Some(consumer) }
+    Deliveries { shutdown: Some(shutdown), receiver, consumer: Some(consumer) }
 }
 
 impl Deliveries {
@@ -208,7 +214,11 @@ impl Stream for Deliveries {
     type Item = Result<Unsettled>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
-        if let Poll::Ready(Some(delivery)) = self.receiver.poll_recv(cx) {
+        if let Poll::Ready(Some(mut delivery)) = self.receiver.poll_recv(cx) {
+            if let Some(taken) = delivery.taken.take() {
+                // A consumer that has ended does not wait for it.
+                let _ = taken.send(());
+            }
             return Poll::Ready(Some(Ok(delivery)));
         }
         let Some(consumer) = &mut self.consumer else { return Poll::Ready(None) };

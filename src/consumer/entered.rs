@@ -20,6 +20,8 @@ pub(crate) struct Entered {
     dead_keys: Vec<u64>,
     /// Exclusive: the owner before did not end in order, and may have started what lies up to there.
     unclean: Option<EntryId>,
+    /// What earlier sessions of this process were to be blamed for, had it died.
+    outlived: Vec<EntryId>,
 }
 
 impl Entered {
@@ -42,11 +44,11 @@ impl Entered {
             }
             _ => Vec::new(),
         };
-        Ok(Self { position, attempts, dead_keys, unclean })
+        Ok(Self { position, attempts, dead_keys, unclean, outlived: context.outlived() })
     }
 
     /// Tells the machine before anything comes in.
     pub(crate) fn tell(self, machine: &mut Machine) {
-        machine.begin(self.attempts, self.dead_keys, self.unclean);
+        machine.begin(self.attempts, self.dead_keys, self.unclean, self.outlived);
     }
 }

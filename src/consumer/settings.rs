@@ -116,7 +116,8 @@ pub struct Settings {
     pub retry: Backoff,
     /// An entry that fails this long after it failed first is given up, however few its attempts. Default: none.
     pub retry_elapsed_max: Option<Duration>,
-    /// A call of the handler that takes longer is dropped at its next await, and has failed. Default: none.
+    /// A call of the handler that takes longer is dropped at its next await, and has failed. A delivery that is settled by hand has
+    /// so long from when it was taken. Default: none.
     pub handler_timeout: Option<Duration>,
     /// With [`keyed`](crate::Builder::keyed) order: entries of a key that has dead letters follow them there, in order, until the
     /// key is redriven or dropped; up to so many letters with a key, and then the key waits. 0: they are handled. Default: 0.

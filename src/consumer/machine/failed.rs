@@ -20,6 +20,8 @@ impl Machine {
         now: Duration,
         actions: &mut Vec<Action<E>>,
     ) {
+        // The process has died of none of them.
+        deliveries.iter().for_each(|delivery| self.book.survived(delivery.id()));
         let index = failure.index.filter(|&index| index < deliveries.len());
         let behind = index.map_or_else(Vec::new, |index| deliveries.split_off(index + 1));
         let culprit = index.unwrap_or_default();
@@ -75,8 +77,8 @@ impl Machine {
 
     fn retry(&mut self, blamed: Vec<Delivery>, (mut before, behind, rest): Others, at: Duration) {
         before.extend(blamed.into_iter().map(|mut delivery| {
-            // Isolated, it has one attempt left: its last.
-            delivery.attempt += u32::from(delivery.care != Care::Isolated);
+            // Isolated, it has at least one attempt left: its last.
+            delivery.attempt = delivery.attempt.saturating_add(1).min(self.limits.attempts_max);
             if delivery.care.is_suspect() {
                 // The process survived it.
                 delivery.care = Care::None;

@@ -314,7 +314,10 @@ impl Machine {
             if !hold && !self.lapsed {
                 self.start(now, actions);
             }
-            if let Some(limit) = self.demand() {
+            // What was to start may have been a reason to stop.
+            if !self.stopping
+                && let Some(limit) = self.demand()
+            {
                 self.reading = true;
                 actions.push(Action::Read { limit });
             }

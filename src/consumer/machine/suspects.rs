@@ -6,8 +6,15 @@ use crate::{Attempts, Delivery, EntryId, delivery::Care};
 impl Machine {
     /// What is known before anything comes in: what is remembered of attempts, the keys that have dead letters, and up to which id
     /// an owner that died may have started entries.
-    pub(crate) fn begin(&mut self, attempts: Vec<Attempts>, dead_keys: Vec<u64>, unclean: Option<EntryId>) {
+    pub(crate) fn begin(
+        &mut self,
+        attempts: Vec<Attempts>,
+        dead_keys: Vec<u64>,
+        unclean: Option<EntryId>,
+        outlived: Vec<EntryId>,
+    ) {
         self.recalled(attempts);
+        self.book.outlived(outlived);
         self.dead_keys = dead_keys.into_iter().collect();
         self.unclean = unclean.map(|until| (until, self.limits.window_entries_max));
     }
@@ -64,6 +71,11 @@ impl Machine {
             deliveries.iter().for_each(|delivery| self.book.survived(delivery.id()));
             self.queue.put_back(slot.key, deliveries);
         }
+    }
+
+    /// What is marked, as far as the store knows.
+    pub(crate) fn marked(&self) -> Vec<EntryId> {
+        self.book.marked()
     }
 
     /// What to note at the very end.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{End, Session};
 use crate::consumer::{keeper, ledger::Save};
 
-/// A goodbye is worth a try, also when the deadline of the stop is over.
-const GOODBYE_MIN: Duration = Duration::from_millis(100);
+/// A last word is worth a try, also when the deadline of the stop is over.
+pub(super) const LAST_WORD_MIN: Duration = Duration::from_millis(100);
 
 impl Session<'_> {
     /// How long what comes last may take, within the deadline of the stop.
@@ -28,8 +28,10 @@ impl Session<'_> {
         self.report.abandoned += counts.delivered - counts.ended();
         self.report.unsaved += self.machine.unsaved() as u64;
         self.running.abort_all();
-        if !matches!(end, End::Again(_)) {
-            self.farewell().await;
+        match end {
+            // Its epoch may be over, so the next session says it.
+            End::Again(_) => self.context.outlive(self.machine.marked()),
+            _ => self.farewell().await,
         }
         if self.count_open && self.drained {
             // The last word of a shared subscription: a checkpoint that can count what is lost while nobody reads.
@@ -46,7 +48,7 @@ impl Session<'_> {
         }
         self.keeper.abort();
         if !matches!(end, End::Again(_)) {
-            keeper::leave(self.context, self.left().max(GOODBYE_MIN)).await;
+            keeper::leave(self.context, self.left().max(LAST_WORD_MIN)).await;
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Dead letters and attempts on their way to the stores.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::FutureExt;
 
-use super::{End, Session};
+use super::{End, Session, close::LAST_WORD_MIN};
 use crate::{
     Attempts, Delivery, Epoch, Error, ErrorKind, Letter, Outcome, Result,
     backend::{BuryLetters, Claim, Claimed, Fate, LoadAttempts, NewLetter, NoteAttempts},
@@ -64,7 +64,7 @@ impl Session<'_> {
         );
     }
 
-    pub(super) fn on_buried(&mut self, done: BuryDone) -> Option<End> {
+    pub(super) fn on_buried(&mut self, done: BuryDone) {
         let BuryDone { burials, result } = done;
         match result {
             Ok(fates) => {
@@ -81,13 +81,12 @@ impl Session<'_> {
                     }
                 }
                 self.feed(Event::Buried(fates));
-                None
             }
             Err(error) => {
                 self.bury_failed += 1;
-                let (wait, end) = self.after(error, self.bury_failed);
+                // A letter carries no epoch, so only a note is fenced.
+                let wait = self.after(error, self.bury_failed);
                 self.feed(Event::NotBuried(self.now() + wait));
-                end
             }
         }
     }
@@ -113,7 +112,18 @@ impl Session<'_> {
             }
             Err(error) => {
                 self.note_failed += 1;
-                let (wait, end) = self.after(error, self.note_failed);
+                let reconnect = &self.context.settings.reconnect;
+                let (wait, end) = match error.kind() {
+                    ErrorKind::Fenced | ErrorKind::Invalid if !self.is_shared() => {
+                        (reconnect.delay(self.note_failed), Some(End::Again(error)))
+                    }
+                    // The checkpoint was reset, or lost: the resume path learns its epoch.
+                    ErrorKind::Fenced | ErrorKind::Invalid => {
+                        self.context.resume.notify_one();
+                        (reconnect.delay(self.note_failed), None)
+                    }
+                    _ => (self.after(error, self.note_failed), None),
+                };
                 self.feed(Event::NotNoted(self.now() + wait));
                 end
             }
@@ -128,25 +138,13 @@ impl Session<'_> {
         }
     }
 
-    /// How long to wait after an error, and whether it ends the session.
-    fn after(&mut self, error: Error, failed: u32) -> (std::time::Duration, Option<End>) {
-        let settings = &self.context.settings;
-        match error.kind() {
-            ErrorKind::Fenced | ErrorKind::Invalid if settings.ownership == Ownership::Exclusive => {
-                (settings.reconnect.delay(failed), Some(End::Again(error)))
-            }
-            // The checkpoint was reset, or lost: the resume path learns its epoch.
-            ErrorKind::Fenced => {
-                self.context.resume.notify_one();
-                (settings.reconnect.delay(failed), None)
-            }
-            _ if is_passing(&error) => (self.context.unavailable(&error, failed), None),
-            _ => {
-                let wait = settings.drain_timeout;
-                self.fail(error);
-                (wait, None)
-            }
+    /// How long to wait after an error. One that waiting does not mend ends the consumer.
+    fn after(&mut self, error: Error, failed: u32) -> Duration {
+        if is_passing(&error) {
+            return self.context.unavailable(&error, failed);
         }
+        self.fail(error);
+        self.context.settings.drain_timeout
     }
 
     /// The last word: the process did not die of what it leaves behind, and it ends in order.
@@ -160,7 +158,7 @@ impl Session<'_> {
         }
         let request = NoteAttempts::new(self.context.subscription.clone(), self.epoch(), set, clear);
         let noting = self.context.store.note_attempts(&request);
-        let limit = self.context.clock.sleep(self.left());
+        let limit = self.context.clock.sleep(self.left().max(LAST_WORD_MIN));
         tokio::select! {
             biased;
             noted = noting => if let Err(error) = noted {

@@ -247,7 +247,7 @@ impl<'a> Session<'a> {
                 return self.on_read(result);
             }
             Woken::Claimed(claimed) => self.on_claimed(claimed),
-            Woken::Buried(buried) => return self.on_buried(buried),
+            Woken::Buried(buried) => self.on_buried(buried),
             Woken::Noted(noted) => return self.on_noted(noted),
             Woken::Resume => {
                 if let Some(reader) = &mut self.reader {
@@ -276,8 +276,8 @@ impl<'a> Session<'a> {
                 self.context.report(&observation(count));
             }
         }
-        if after.lapsed > before.lapsed {
-            // A resume that came before a lane gave them back has passed over them.
+        if after.lapsed > before.lapsed || after.refused > before.refused {
+            // A resume, or a new group, that came before they were given back has passed over them.
             self.context.resume.notify_one();
         }
         for action in actions {

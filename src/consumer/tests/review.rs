@@ -1,5 +1,6 @@
 //! Findings of a review: each of these failed when it was written.
 
+mod failures;
 mod gaps;
 mod ledger;
 mod ownership;
