@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     delivery::{Place, Running, number},
-    support::{Guarded, RedisServer, TcpProxy, eventually, shared_redis_url},
+    support::{RedisServer, TcpProxy, eventually, process::Guarded, shared_redis_url},
 };
 
 fn both() -> [Ownership; 2] {

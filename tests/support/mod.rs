@@ -2,7 +2,7 @@
 
 mod logs;
 mod postgres;
-mod process;
+pub mod process;
 mod proxy;
 #[cfg(test)]
 mod proxy_tests;
@@ -17,7 +17,6 @@ use sqlx::{ConnectOptions, Connection as _, PgConnection, postgres::PgConnectOpt
 pub use self::{
     logs::Logs,
     postgres::PostgresServer,
-    process::Guarded,
     proxy::TcpProxy,
     resp::{Connection, Reply},
     server::RedisServer,
