@@ -30,6 +30,7 @@ impl State {
         let reports = self.reports;
         let silent = self.current().find(|fact| {
             fact.handled == 0
+                && fact.buried == 0
                 && !fact.excused
                 && matches!(fact.removed, Some((then, true)) if then == reports)
         });

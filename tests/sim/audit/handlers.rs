@@ -87,7 +87,7 @@ impl State {
             return;
         }
         let witness = &self.witnesses[who];
-        if self.paused && witness.paused {
+        if self.paused && witness.paused == Some(self.pauses) {
             self.violate(format!("consumer {who} handles {id} of a subscription that is paused"));
         } else if witness.promised.as_ref().is_some_and(|promised| promised.contains(&id)) {
             self.violate(format!("G5: {id} was settled before consumer {who} began"));

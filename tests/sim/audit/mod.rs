@@ -60,8 +60,8 @@ pub struct Witness {
     /// The time between two resets that it works in, and how often it has begun anew.
     era: u32,
     session: u32,
-    /// It has begun while the subscription was paused.
-    paused: bool,
+    /// It has begun during this pause of the subscription.
+    paused: Option<u32>,
     /// What was promised to be settled when it began.
     promised: Option<BTreeSet<EntryId>>,
     /// Up to here, it could not know whether it still holds what it held.
@@ -97,6 +97,7 @@ pub struct State {
     /// The checkpoint is of a life of the stream that is over.
     pub stale: bool,
     paused: bool,
+    pauses: u32,
     /// What an advance that succeeded has covered.
     promised: BTreeSet<EntryId>,
     lease: Option<(ConsumerName, Duration)>,
@@ -140,6 +141,7 @@ impl Audit {
             position: None,
             stale: false,
             paused: false,
+            pauses: 0,
             promised: BTreeSet::new(),
             lease: None,
             pending: BTreeMap::new(),

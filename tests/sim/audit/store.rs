@@ -115,7 +115,7 @@ impl State {
         witness.promised = Some(if self.stale { Default::default() } else { promised });
         witness.session += 1;
         witness.era = self.era;
-        witness.paused = self.paused;
+        witness.paused = self.paused.then_some(self.pauses);
         witness.succeeded.clear();
         witness.failed.clear();
         witness.forgiven = false;
@@ -133,6 +133,7 @@ impl State {
     /// An operator has paused the subscription, or lets it go on.
     pub fn pause(&mut self, paused: bool) {
         self.paused = paused;
+        self.pauses += u32::from(paused);
         self.note(format_args!("paused: {paused}"));
     }
 
