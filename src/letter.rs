@@ -126,6 +126,30 @@ const NAMES: [&str; 12] = [
 ];
 
 impl Letter {
+    /// A letter of an entry of which no more is known than what it died of. Tests of a sink begin with one.
+    #[must_use]
+    pub fn new(
+        subscription: Subscription,
+        entry: Entry,
+        reason: DeathReason,
+        consumer: ConsumerName,
+    ) -> Self {
+        Self {
+            subscription,
+            id: entry.id,
+            fields: entry.fields,
+            reason,
+            error: String::new(),
+            attempts: 0,
+            crashes: 0,
+            deliveries: 1,
+            first_at: Timestamp::default(),
+            last_at: Timestamp::default(),
+            consumer,
+            key: None,
+        }
+    }
+
     /// The fields of the letter in its stream.
     #[must_use]
     pub fn to_fields(&self) -> Fields {

@@ -6,6 +6,7 @@
 mod checkpoints;
 mod clients;
 mod consumers;
+mod letters;
 mod methods;
 mod streams;
 #[cfg(feature = "conformance")]
