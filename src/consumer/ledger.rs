@@ -177,6 +177,7 @@ impl Ledger {
         // What a transaction has settled counts by itself, but for a gap or the like that it made the watermark pass.
         if let (Self::Exclusive { tracker, unsaved: unsaved @ 0, .. }, Some(watermark)) =
             (&mut *self, watermark)
+            && save.position.is_none()
             && watermark < tracker.watermark()
         {
             *unsaved = 1;

@@ -2,6 +2,8 @@
 //!
 //! Taken at start, after a lost group, after a read whose reply may be lost, and after an epoch was taken from us.
 
+use std::time::Duration;
+
 use super::{
     context::Context,
     ledger::Save,
@@ -13,6 +15,9 @@ use crate::{
     backend::{EnsureGroup, GroupState, Inspect, Removal, ResetCheckpoint, StreamState},
     integrity::{self, Finding, Gap, Lost, Reset, ResetReason},
 };
+
+/// How long to wait before looking again at what others move meanwhile.
+const OUTDATED_WAIT: Duration = Duration::from_millis(5);
 
 /// Where to go on.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,6 +124,8 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, who: Who
         _ => finding,
     };
     if finding.is_some() && is_outdated(context, loaded).await? {
+        // A store that contradicts itself must not make a hot loop.
+        context.clock.sleep(OUTDATED_WAIT).await;
         return Ok(Located::Again);
     }
     match (finding, state) {

@@ -65,7 +65,8 @@ impl Broken {
 
 #[test]
 fn ids_compared_as_text_are_found() {
-    found(Mutant::Text, &["G1"]);
+    // It stands still at 9, or falls to it.
+    found(Mutant::Text, &["G1", "G3"]);
 }
 
 #[test]
