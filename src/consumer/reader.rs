@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     context::{Context, is_passing},
-    keeper, resume,
+    keeper,
+    observer::Observation,
+    resume,
     settings::Ownership,
 };
 use crate::{
@@ -142,6 +144,9 @@ impl Reader {
                 // Whoever created the group, heartbeats went with the old one. Without one, what is read from now on would
                 // wait for the idle time of strangers if this process were killed.
                 let beat = self.context.stream.heartbeat(&keeper::heartbeat(&self.context)).await?;
+                if beat == Beat::Fresh && !created {
+                    self.context.report(&Observation::Lapsed);
+                }
                 let created = created || beat == Beat::Fresh;
                 // Below it, the group delivers nothing new.
                 self.read = position.watermark;
