@@ -19,8 +19,7 @@ use super::{
     settle::Settler,
 };
 use crate::{
-    Attempts, ConsumerName, Delivery, EntryId, Epoch, Error, ErrorKind, Incarnation, Result, Retry,
-    Subscription,
+    Attempts, ConsumerName, EntryId, Epoch, Error, ErrorKind, Incarnation, Result, Retry, Subscription,
     backend::{CheckpointBackend, LoadAttempts, StreamBackend, StreamState, Token},
     clock::Clock,
 };
@@ -128,10 +127,8 @@ impl Context {
         self.settings.ownership == Ownership::Exclusive || matches!(self.dead, DeadLetters::Sink(_))
     }
 
-    /// What is remembered of attempts at those of these deliveries that others may have attempted.
-    pub(crate) async fn recall(&self, deliveries: &[Delivery]) -> Result<Vec<Attempts>> {
-        let again = deliveries.iter().filter(|delivery| delivery.deliveries > 1);
-        let ids: Vec<_> = again.map(Delivery::id).collect();
+    /// What is remembered of attempts at these entries, which others may have attempted.
+    pub(crate) async fn recall(&self, ids: Vec<EntryId>) -> Result<Vec<Attempts>> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }

@@ -50,7 +50,7 @@ pub struct Deliveries {
 pub struct Unsettled {
     delivery: Delivery,
     stake: Stake,
-    /// Says that somebody has it.
+    /// Says that somebody has it, where its time is limited.
     taken: Option<oneshot::Sender<()>>,
     verdict: oneshot::Sender<Result<(), HandlerError>>,
 }
@@ -125,14 +125,17 @@ struct HandOver {
 impl HandOver {
     async fn hand_over(&self, delivery: Delivery, stake: Stake) -> Result<(), HandlerError> {
         let (verdict, said) = oneshot::channel();
-        let (taken, is_taken) = oneshot::channel();
+        let limit = self.context.call_limit();
+        // Its time begins when somebody has it. Without a limit nobody needs to know.
+        let (taken, is_taken) = limit.limit.map(|_| oneshot::channel()).unzip();
         self.sender
-            .send(Unsettled { delivery, stake, taken: Some(taken), verdict })
+            .send(Unsettled { delivery, stake, taken, verdict })
             .map_err(|_| HandlerError::retry("nobody takes deliveries any more"))?;
         let dropped = |_| HandlerError::retry("the delivery was dropped unsettled");
-        // Its time begins when somebody has it.
-        is_taken.await.map_err(dropped)?;
-        self.context.call_limit().caught(async { said.await.map_err(dropped)? }).await
+        if let Some(is_taken) = is_taken {
+            is_taken.await.map_err(dropped)?;
+        }
+        limit.caught(async { said.await.map_err(dropped)? }).await
     }
 }
 

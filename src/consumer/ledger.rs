@@ -257,5 +257,8 @@ mod tests {
         assert_eq!(save.position.as_ref().unwrap().watermark, id(3));
         ledger.saved(&save, Some(id(3)));
         assert_eq!(ledger.unsaved(), 0);
+        // A store that answers with less than it was told is not asked again without end.
+        ledger.saved(&save, Some(id(1)));
+        assert_eq!(ledger.unsaved(), 0);
     }
 }

@@ -205,7 +205,8 @@ impl Reader {
                 Err(id) => batch.gone.push(id),
             }
         }
-        batch.recalled = self.context.recall(&batch.deliveries).await?;
+        let again = batch.deliveries.iter().filter(|delivery| delivery.deliveries > 1);
+        batch.recalled = self.context.recall(again.map(Delivery::id).collect()).await?;
         self.phase = Phase::Pending { after };
         Ok(batch)
     }

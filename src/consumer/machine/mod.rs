@@ -130,8 +130,9 @@ impl Machine {
                     if self.ledger.admit(id) == Admission::New {
                         self.ledger.settle(id);
                         self.policy.settled(0, now);
+                        // What is being handled ends by itself: until then, a crash would be its fault.
+                        self.book.settled(id);
                     }
-                    self.book.settled(id);
                 }
             }
             Event::Recalled(attempts) => self.recalled(attempts),

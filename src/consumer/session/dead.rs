@@ -7,7 +7,7 @@ use futures_util::future::FutureExt;
 use super::{End, Session, close::LAST_WORD_MIN};
 use crate::{
     Attempts, Delivery, Epoch, Error, ErrorKind, Letter, Outcome, Result,
-    backend::{BuryLetters, Claim, Claimed, Fate, LoadAttempts, NewLetter, NoteAttempts},
+    backend::{BuryLetters, Claim, Claimed, Fate, NewLetter, NoteAttempts},
     consumer::{
         DeadLetters, Ownership,
         book::Note,
@@ -41,14 +41,9 @@ pub(super) struct Claims {
 /// Claims, and asks what is remembered of attempts at what was claimed.
 pub(super) async fn claim(context: &Context, request: &Claim) -> Result<Claims> {
     let claimed = context.stream.claim(request).await?;
-    let ids: Vec<_> = claimed.entries.iter().map(|entry| entry.id).collect();
-    if ids.is_empty() {
-        return Ok(Claims { claimed, recalled: Vec::new() });
-    }
-    let load = LoadAttempts::of(context.subscription.clone(), ids);
+    let ids = claimed.entries.iter().map(|entry| entry.id).collect();
     // Without an answer, what was claimed is pending for us and nobody has seen it.
-    let recalled =
-        context.store.attempts(&load).await.map_err(|error| error.with_outcome(Outcome::Unknown))?;
+    let recalled = context.recall(ids).await.map_err(|error| error.with_outcome(Outcome::Unknown))?;
     Ok(Claims { claimed, recalled })
 }
 
