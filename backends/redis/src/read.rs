@@ -8,7 +8,7 @@ use highwater::{
 };
 
 use crate::{
-    backend::{Redis, at_least_one},
+    backend::{BLOCK_MAX_UNWOKEN, Redis, at_least_one},
     client::{Driver, Fault, Value, Way},
     commands,
     error::{reading, writing},
@@ -41,6 +41,8 @@ impl<D: Driver> Redis<D> {
         if let (Way::Lane(_), Some(wait)) = (&way, block)
             && let Some(waiter) = self.link.waiter(stream, Some(group))
         {
+            // Nothing wakes it when its stream goes.
+            let wait = wait.min(BLOCK_MAX_UNWOKEN);
             let read = || self.read_group_once(request, &way, None);
             return waiter.read(EntryId::ZERO, wait, read, Delivery::id).await;
         }

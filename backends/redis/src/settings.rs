@@ -35,7 +35,8 @@ pub struct Settings {
     /// entries together: one connection for up to 256 streams. So thousands of consumers need few connections. Default 16; `0`:
     /// all share; `usize::MAX`: none does. In a cluster, each read has its own, whatever this says.
     ///
-    /// Who waits with others learns up to its own `block` later that its stream or group was removed.
+    /// Who waits with others learns up to 2 s later that its stream or group was removed. It needs `XREVRANGE`, where users are
+    /// restricted.
     pub reading_connections_max: usize,
 }
 
