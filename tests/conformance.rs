@@ -20,6 +20,17 @@ async fn redis_resp3() -> Redis {
     Redis::connect(&format!("{}/?protocol=resp3", shared_redis_url())).await.expect("the server answers")
 }
 
+/// Reads wait together, without connections of their own.
+async fn redis_waiting() -> Redis {
+    let settings = Settings::new(shared_redis_url()).reading_connections_max(0);
+    Redis::connect_with(settings).await.expect("the server answers")
+}
+
+async fn fred_waiting() -> Redis<Fred> {
+    let settings = Settings::new(shared_redis_url()).reading_connections_max(0);
+    Redis::open(settings).await.expect("the server answers")
+}
+
 async fn redis_effects() -> (Redis, RedisTables) {
     (redis().await, RedisTables(redis().await))
 }
@@ -87,6 +98,8 @@ highwater::transactional_conformance!(redis_transactional, redis_effects);
 highwater::transactional_conformance!(redis_resp3_transactional, redis_resp3_effects);
 highwater::fused_conformance!(redis_fused, redis_effects);
 highwater::fused_conformance!(redis_resp3_fused, redis_resp3_effects);
+highwater::stream_conformance!(redis_waiting_stream, redis_waiting);
+highwater::stream_conformance!(fred_waiting_stream, fred_waiting);
 highwater::stream_conformance!(redis_shared_stream, any_stream);
 highwater::checkpoint_conformance!(redis_shared_checkpoint, any_checkpoint);
 highwater::settle_conformance!(redis_shared_settle, any_settle);

@@ -19,9 +19,10 @@ use crate::{
 
 /// A Redis server as a stream store, as a checkpoint store, and as both in one atomic step.
 ///
-/// Calls may run side by side. Commands share one connection; each read has its own while it runs, so that a blocked one
-/// holds up nothing, and dropping it closes the socket. A connection that broke fails the calls that were waiting on it; the
-/// next call makes a new one. Clones are cheap, and share all of this.
+/// Calls may run side by side. Commands share one connection; a read has its own while it runs, so that a blocked one holds up
+/// nothing, and dropping it closes the socket. Reads beyond
+/// [`reading_connections_max`](Settings::reading_connections_max) share a few, and wait for entries together. A connection that
+/// broke fails the calls that were waiting on it; the next call makes a new one. Clones are cheap, and share all of this.
 ///
 /// The parameter is the client: [`RedisRs`](crate::RedisRs) if its feature is on, else [`Fred`](crate::Fred).
 ///
@@ -34,8 +35,8 @@ pub struct Redis<D: Driver = DefaultClient> {
     pub(crate) group_block_max: Duration,
 }
 
-/// The longest that a reader of a group blocks on a server that does not wake it when its stream goes.
-const BLOCK_MAX_UNWOKEN: Duration = Duration::from_secs(2);
+/// The longest that a reader of a group waits where nothing wakes it when its stream goes.
+pub(crate) const BLOCK_MAX_UNWOKEN: Duration = Duration::from_secs(2);
 
 impl Redis {
     /// Connects to a server, with the default settings.

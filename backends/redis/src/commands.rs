@@ -3,7 +3,7 @@
 use std::{fmt, io::Write, time::Duration};
 
 use highwater::{
-    EntryId, Subscription,
+    EntryId, StreamName, Subscription,
     backend::{NewEntry, Read, ReadGroup, ReadPending},
     clock::millis,
 };
@@ -81,6 +81,19 @@ pub(crate) fn xread<C: Command>(request: &Read, block: Option<Duration>) -> C {
     command.with("STREAMS").with(request.stream.as_str()).id(request.after)
 }
 
+/// Waits until one of the streams has an entry behind its id, of which it answers with the first.
+pub(crate) fn xread_first<C: Command>(ends: &[(StreamName, EntryId)], block: Duration) -> C {
+    let mut command = count_and_block(C::new("XREAD"), 1, Some(block)).with("STREAMS");
+    ends.iter().for_each(|(stream, _)| command.arg(stream.as_str().as_bytes()));
+    ends.iter().for_each(|(_, last)| command.push_id(*last));
+    command
+}
+
+/// The last entry of a stream.
+pub(crate) fn xrevrange_last<C: Command>(stream: &StreamName) -> C {
+    C::new("XREVRANGE").with(stream.as_str()).with("+").with("-").with("COUNT").number(1)
+}
+
 /// `block` as [`blocks`] says.
 pub(crate) fn xreadgroup_new<C: Command>(request: &ReadGroup, block: Option<Duration>) -> C {
     let command: C = xreadgroup(&request.subscription, request.consumer.as_str());
@@ -156,7 +169,7 @@ pub(crate) fn xdel<C: Command>(stream: &str, ids: &[EntryId]) -> C {
 
 #[cfg(test)]
 mod tests {
-    use highwater::{ConsumerName, StreamName};
+    use highwater::ConsumerName;
 
     use super::*;
 

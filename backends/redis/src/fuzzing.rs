@@ -10,8 +10,9 @@ use crate::{
     checkpoint::{read_answer, read_record},
     client::{Fault, Reply, Value},
     error::reading,
+    read::pending_entries,
     reply,
-    stream::{acked, claimed, pending_entries, stream_state},
+    stream::{acked, claimed, stream_state},
 };
 
 /// How deep values are put into each other.

@@ -155,6 +155,23 @@ fn of_one_stream<V: Value>(value: V) -> Result<Vec<V>> {
     }
 }
 
+/// The names of the streams in the reply to `XREAD`.
+pub(crate) fn streams<V: Value>(value: V) -> Result<Vec<Bytes>> {
+    let name =
+        |value| list(value)?.into_iter().next().map_or(Err(Fault::Unreadable("a stream has a name")), bytes);
+    match open(value)? {
+        Reply::Nil => Ok(Vec::new()),
+        Reply::Map(streams) => streams.into_iter().map(|(name, _)| bytes(name)).collect(),
+        Reply::List(streams) => streams.into_iter().map(name).collect(),
+        _ => Err(Fault::Unreadable("streams were expected")),
+    }
+}
+
+/// The id in the reply to `XREVRANGE` for one entry; zero where there is none.
+pub(crate) fn last_id<V: Value>(value: V) -> Result<EntryId> {
+    list(value)?.into_iter().next().map_or(Ok(EntryId::ZERO), |value| Ok(entry(value)?.0))
+}
+
 /// The reply to `XREAD`.
 pub(crate) fn entries<V: Value>(value: V) -> Result<Vec<Entry>> {
     let parse = |value| match entry(value)? {

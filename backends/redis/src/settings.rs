@@ -31,6 +31,13 @@ pub struct Settings {
     /// How much longer than asked for a blocking read may take before its connection is given up. Servers answer late when
     /// they are busy; too short a time would give up entries that were just handed over. Default 2 s.
     pub block_slack: Duration,
+    /// How many reads may have a connection of their own while they run, which is fastest. All others share four, and wait for
+    /// entries together: one connection for up to 256 streams. So thousands of consumers need few connections. Default 16; `0`:
+    /// all share; `usize::MAX`: none does. In a cluster, each read has its own, whatever this says.
+    ///
+    /// Who waits with others learns up to 2 s later that its stream or group was removed. It needs `XREVRANGE`, where users are
+    /// restricted.
+    pub reading_connections_max: usize,
 }
 
 impl Settings {
@@ -42,6 +49,7 @@ impl Settings {
             response_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
             block_slack: Duration::from_secs(2),
+            reading_connections_max: 16,
         }
     }
 
@@ -63,6 +71,13 @@ impl Settings {
     #[must_use]
     pub fn block_slack(mut self, slack: Duration) -> Self {
         self.block_slack = slack;
+        self
+    }
+
+    /// So many reads have a connection of their own.
+    #[must_use]
+    pub fn reading_connections_max(mut self, connections: usize) -> Self {
+        self.reading_connections_max = connections;
         self
     }
 
@@ -92,6 +107,7 @@ impl fmt::Debug for Settings {
             .field("response_timeout", &self.response_timeout)
             .field("connect_timeout", &self.connect_timeout)
             .field("block_slack", &self.block_slack)
+            .field("reading_connections_max", &self.reading_connections_max)
             .finish()
     }
 }

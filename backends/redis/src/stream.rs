@@ -1,7 +1,5 @@
 //! The stream store.
 
-use std::collections::HashMap;
-
 use async_trait::async_trait;
 use highwater::{
     Delivery, Entry, EntryId, Error, ErrorKind, Position, Result, SettledAhead, Subscription,
@@ -95,13 +93,7 @@ impl<D: Driver> StreamBackend for Redis<D> {
     }
 
     async fn read(&self, request: &Read) -> Result<Vec<Entry>> {
-        at_least_one(request.limit)?;
-        if request.after == EntryId::MAX {
-            return Ok(Vec::new());
-        }
-        let block = commands::blocks(request.block, commands::BLOCK_MAX);
-        let reply = self.link.read(request.stream.as_str(), &commands::xread(request, block), block).await;
-        reply.and_then(reply::entries).map_err(reading("read"))
+        self.read_entries(request).await
     }
 
     async fn ensure_group(&self, request: &EnsureGroup) -> Result<bool> {
@@ -119,27 +111,11 @@ impl<D: Driver> StreamBackend for Redis<D> {
     }
 
     async fn read_group(&self, request: &ReadGroup) -> Result<Vec<Delivery>> {
-        at_least_one(request.limit)?;
-        let stream = request.subscription.stream.as_str();
-        let block = commands::blocks(request.block, self.group_block_max);
-        let reply = self.link.read(stream, &commands::xreadgroup_new(request, block), block).await;
-        let deliveries = reply.and_then(reply::deliveries).map_err(writing("read_group"))?;
-        if !deliveries.is_empty() || block.is_none() || self.wakes_readers() {
-            return Ok(deliveries);
-        }
-        // This server lets a reader wait on when the stream goes: a read that does not block tells.
-        let reply = self.link.read(stream, &commands::xreadgroup_new(request, None), None).await;
-        reply.and_then(reply::deliveries).map_err(writing("read_group"))
+        self.read_deliveries(request).await
     }
 
     async fn read_pending(&self, request: &ReadPending) -> Result<Vec<PendingEntry>> {
-        at_least_one(request.limit)?;
-        if request.after == EntryId::MAX {
-            return Ok(Vec::new());
-        }
-        let commands = vec![commands::xreadgroup_history(request), commands::xpending_of(request)];
-        let replies = self.link.read_all(request.subscription.stream.as_str(), commands).await;
-        replies.and_then(pending_entries).map_err(writing("read_pending"))
+        self.read_history(request).await
     }
 
     async fn claim(&self, request: &Claim) -> Result<Claimed> {
@@ -346,18 +322,6 @@ fn group_state<V: Value>(value: V) -> Result<GroupState, Fault> {
     state.first_pending = reply::optional_id(first)?;
     state.consumers_alive = reply::count(alive)?;
     Ok(state)
-}
-
-pub(crate) fn pending_entries<V: Value>(replies: Vec<Result<V, Fault>>) -> Result<Vec<PendingEntry>, Fault> {
-    let mut replies = replies.into_iter();
-    let (Some(history), Some(counts)) = (replies.next(), replies.next()) else {
-        return Err(Fault::Unreadable("two replies"));
-    };
-    let entries = reply::history(history?)?;
-    let counts: HashMap<EntryId, u64> = reply::delivery_counts(counts?)?.into_iter().collect();
-    // Without a count, somebody acked or claimed the entry between the two commands: it is not this consumer's any more.
-    let pending = |(id, fields)| Some(PendingEntry::new(id, *counts.get(&id)?, fields));
-    Ok(entries.into_iter().filter_map(pending).collect())
 }
 
 pub(crate) fn claimed<V: Value>(value: V) -> Result<Claimed, Fault> {

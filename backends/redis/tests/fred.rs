@@ -36,3 +36,5 @@ mod settlement;
 mod streams;
 #[path = "live/transactions.rs"]
 mod transactions;
+#[path = "live/waiting.rs"]
+mod waiting;

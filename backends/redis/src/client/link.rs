@@ -1,8 +1,14 @@
 //! Where a command goes, and where it goes next if it belongs elsewhere.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
-use highwater::Result;
+use highwater::{GroupName, Result, StreamName};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     Connection, Driver, Fault,
@@ -10,6 +16,8 @@ use super::{
     cluster::{Cluster, Redirect},
     dialer::Dialer,
     pool::{Answer, By, Pool},
+    tail::Tails,
+    waiter::Waiter,
 };
 use crate::settings::Settings;
 
@@ -29,6 +37,16 @@ pub(crate) type BatchOf<D> = <<D as Driver>::Connection as Connection>::Batch;
 pub(crate) struct Link<D: Driver> {
     dialer: Arc<Dialer<D>>,
     route: Route<D>,
+    /// The reads that may have a connection of their own.
+    own: Arc<Semaphore>,
+}
+
+/// How a read reaches a server.
+pub(crate) enum Way {
+    /// By a connection of its own, which may be blocked.
+    Own { _permit: Option<OwnedSemaphorePermit> },
+    /// By one that reads share.
+    Lane(usize),
 }
 
 enum Route<D: Driver> {
@@ -44,7 +62,8 @@ impl<D: Driver> Link<D> {
             Place::Cluster(_) => Route::Cluster(Cluster::new(dialer.clone())),
             _ => Route::One(Arc::new(Pool::new(dialer.clone(), None))),
         };
-        Ok(Self { dialer, route })
+        let own = dialer.settings.reading_connections_max.min(Semaphore::MAX_PERMITS);
+        Ok(Self { dialer, route, own: Arc::new(Semaphore::new(own)) })
     }
 
     /// Runs a command on the shared connection. Without a key it goes to any server.
@@ -61,25 +80,57 @@ impl<D: Driver> Link<D> {
         self.all(key, By::Shared, commands).await
     }
 
+    /// How a read goes for whoever this is. All reads of one reader that share a connection share the same, so that they take
+    /// effect in their order.
+    pub(crate) fn way(&self, reader: impl Hash) -> Way {
+        match (&self.route, self.own.clone().try_acquire_owned()) {
+            (Route::One(_), Err(_)) => {
+                let mut hasher = DefaultHasher::new();
+                reader.hash(&mut hasher);
+                Way::Lane(hasher.finish() as usize)
+            }
+            // What lies in different slots of a cluster cannot be waited for together.
+            (Route::One(_) | Route::Cluster(_), permit) => Way::Own { _permit: permit.ok() },
+        }
+    }
+
+    /// Somebody who waits for a stream without a connection. None in a cluster.
+    pub(crate) fn waiter(&self, stream: &StreamName, group: Option<&GroupName>) -> Option<Waiter> {
+        match &self.route {
+            Route::One(pool) => Some(Tails::waiter(pool, stream, group)),
+            Route::Cluster(_) => None,
+        }
+    }
+
     /// Runs a command on a reading connection; the server may wait for `block` before it answers.
     pub(crate) async fn read(
         &self,
         key: &str,
+        way: &Way,
         command: &CommandOf<D>,
         block: Option<Duration>,
     ) -> Result<ValueOf<D>, Fault> {
-        let settings = &self.dialer.settings;
-        let limit = block.map_or(settings.response_timeout, |block| block + settings.block_slack);
-        self.one(Some(key), By::Own(limit), command).await
+        self.one(Some(key), self.by(way, block), command).await
     }
 
     /// Runs commands in one round trip on a reading connection.
     pub(crate) async fn read_all(
         &self,
         key: &str,
+        way: &Way,
         commands: Vec<CommandOf<D>>,
     ) -> Result<Vec<Result<ValueOf<D>, Fault>>, Fault> {
-        self.all(Some(key), By::Own(self.dialer.settings.response_timeout), commands).await
+        self.all(Some(key), self.by(way, None), commands).await
+    }
+
+    fn by(&self, way: &Way, block: Option<Duration>) -> By {
+        let settings = &self.dialer.settings;
+        match way {
+            Way::Own { .. } => {
+                By::Own(block.map_or(settings.response_timeout, |block| block + settings.block_slack))
+            }
+            Way::Lane(number) => By::Lane(*number),
+        }
     }
 
     /// Closes the connections; reads under way end.
@@ -156,7 +207,7 @@ impl<D: Driver> Link<D> {
                 }
                 Some(Redirect::Ask(next)) => {
                     let limit = match by {
-                        By::Shared => self.dialer.settings.response_timeout,
+                        By::Shared | By::Lane(_) => self.dialer.settings.response_timeout,
                         By::Own(limit) => limit,
                     };
                     answer = self.noted(next.ask(limit, command).await)?;

@@ -11,6 +11,8 @@ mod link;
 mod pool;
 #[cfg(feature = "redis-rs")]
 mod redis_rs;
+mod tail;
+mod waiter;
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
@@ -18,7 +20,7 @@ use bytes::Bytes;
 
 #[cfg(feature = "fred")]
 pub use fred::Fred;
-pub(crate) use link::{CommandOf, Link, ValueOf};
+pub(crate) use link::{CommandOf, Link, ValueOf, Way};
 #[cfg(feature = "redis-rs")]
 pub use redis_rs::RedisRs;
 

@@ -13,6 +13,7 @@ use super::{
     address::Node,
     dialer::{Dialer, within},
     link::{BatchOf, CommandOf, ValueOf},
+    tail::Tails,
 };
 
 /// How many reading connections are kept while nobody reads. More are closed; a later read makes a new one.
@@ -28,7 +29,12 @@ pub(crate) enum By {
     Shared,
     /// One of its own, on which the reply may take this long.
     Own(Duration),
+    /// One of those that reads share, always the same for the same number.
+    Lane(usize),
 }
+
+/// How many connections those reads share that have none of their own.
+const LANES: usize = 4;
 
 /// To one server: a shared connection for commands, and one connection for each read under way.
 ///
@@ -41,11 +47,14 @@ pub(crate) struct Pool<D: Driver> {
     pub(crate) node: Option<Node>,
     shared: Together<D::Connection>,
     idle: Mutex<Vec<D::Connection>>,
+    lanes: [Together<D::Connection>; LANES],
+    pub(crate) tails: Tails<D>,
 }
 
 impl<D: Driver> Pool<D> {
     pub(crate) fn new(dialer: Arc<Dialer<D>>, node: Option<Node>) -> Self {
-        Self { dialer, node, shared: Together::default(), idle: Mutex::default() }
+        let (shared, lanes) = Default::default();
+        Self { dialer, node, shared, idle: Mutex::default(), lanes, tails: Tails::default() }
     }
 
     /// Runs a command.
@@ -84,6 +93,16 @@ impl<D: Driver> Pool<D> {
     pub(crate) fn clear(&self) {
         self.shared.clear();
         lock(&self.idle).clear();
+        self.lanes.iter().for_each(Together::clear);
+        self.tails.end();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.dialer.is_closed()
+    }
+
+    pub(crate) fn response_timeout(&self) -> Duration {
+        self.dialer.settings.response_timeout
     }
 
     async fn with<T>(
@@ -93,23 +112,8 @@ impl<D: Driver> Pool<D> {
         is_demoted: impl Fn(&T) -> bool,
     ) -> Result<T, Fault> {
         match by {
-            By::Shared => {
-                let (life, mut connection) = self.shared.get(async || self.connect().await).await?;
-                // Closed meanwhile: then nobody takes it away any more.
-                if self.dialer.is_closed() {
-                    self.shared.clear();
-                }
-                let limit = self.dialer.settings.response_timeout;
-                let result = within(limit, work(&mut connection), Fault::TimedOut).await;
-                // A timeout may mean that the socket is half open, which only a new one can tell.
-                if result.as_ref().map_or(true, is_demoted) {
-                    self.shared.forget(life);
-                }
-                if matches!(result, Err(Fault::TimedOut)) {
-                    lock(&self.idle).clear();
-                }
-                result
-            }
+            By::Shared => self.together(&self.shared, work, is_demoted).await,
+            By::Lane(number) => self.together(&self.lanes[number % LANES], work, is_demoted).await,
             By::Own(limit) => {
                 let beside = self.shared.life();
                 let idle = lock(&self.idle).pop();
@@ -135,7 +139,29 @@ impl<D: Driver> Pool<D> {
         }
     }
 
-    async fn connect(&self) -> Result<D::Connection, Fault> {
+    async fn together<T>(
+        &self,
+        shared: &Together<D::Connection>,
+        work: impl AsyncFnOnce(&mut D::Connection) -> Result<T, Fault>,
+        is_demoted: impl Fn(&T) -> bool,
+    ) -> Result<T, Fault> {
+        let (life, mut connection) = shared.get(async || self.connect().await).await?;
+        // Closed meanwhile: then nobody takes it away any more.
+        if self.dialer.is_closed() {
+            shared.clear();
+        }
+        let result = within(self.response_timeout(), work(&mut connection), Fault::TimedOut).await;
+        // A timeout may mean that the socket is half open, which only a new one can tell.
+        if result.as_ref().map_or(true, is_demoted) {
+            shared.forget(life);
+        }
+        if matches!(result, Err(Fault::TimedOut)) {
+            lock(&self.idle).clear();
+        }
+        result
+    }
+
+    pub(crate) async fn connect(&self) -> Result<D::Connection, Fault> {
         // It is rare, and its future is large.
         Box::pin(self.dialer.connect(self.node.as_ref())).await
     }
