@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::{
     DeadLetters, Ownership,
     lane::CallLimit,
+    lease::Lease,
     observer::{Observation, Reporter},
     settings::Settings,
     settle::Settler,
@@ -36,6 +37,7 @@ pub(crate) struct Context {
     pub(crate) settler: Settler,
     pub(crate) dead: DeadLetters,
     pub(crate) clock: Clock,
+    pub(crate) lease: Arc<Lease>,
     pub(crate) reporter: Reporter,
     /// Asks the reader to take the resume path before it reads on.
     pub(crate) resume: Notify,
@@ -86,6 +88,7 @@ impl Context {
             store,
             settler,
             dead,
+            lease: Arc::new(Lease::new(clock.clone())),
             clock,
             reporter,
             resume: Notify::new(),
@@ -116,9 +119,10 @@ impl Context {
         owner != &ours && name(owner) == name(&ours)
     }
 
-    /// How long a call of the handler may take.
+    /// When the handler may be called, and how long a call may take.
     pub(crate) fn call_limit(&self) -> CallLimit {
-        CallLimit { clock: self.clock.clone(), limit: self.settings.handler_timeout }
+        let (clock, lease) = (self.clock.clone(), Arc::clone(&self.lease));
+        CallLimit { clock, limit: self.settings.handler_timeout, lease }
     }
 
     /// Whether an entry that is given up must be known as such before its letter is written: where that is not one step with
