@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -42,6 +42,8 @@ pub(crate) struct Context {
     /// Asks the reader to take the resume path before it reads on.
     pub(crate) resume: Notify,
     epoch: AtomicU64,
+    /// Whether what is held may belong to a stream, or a checkpoint, that is not there any more.
+    in_doubt: AtomicBool,
     incarnation: Mutex<Option<Incarnation>>,
     state: Mutex<Option<StreamState>>,
     marks: Mutex<VecDeque<Mark>>,
@@ -93,6 +95,7 @@ impl Context {
             reporter,
             resume: Notify::new(),
             epoch: AtomicU64::new(0),
+            in_doubt: AtomicBool::new(false),
             incarnation: Mutex::default(),
             state: Mutex::default(),
             marks: Mutex::default(),
@@ -145,6 +148,15 @@ impl Context {
 
     pub(crate) fn set_epoch(&self, epoch: Epoch) {
         self.epoch.store(epoch.0, Ordering::Release);
+    }
+
+    /// Shared: from when the resume path is needed until it has been taken.
+    pub(crate) fn doubt(&self, in_doubt: bool) {
+        self.in_doubt.store(in_doubt, Ordering::Release);
+    }
+
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::Acquire)
     }
 
     pub(crate) fn incarnation(&self) -> Option<Incarnation> {
