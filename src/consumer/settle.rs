@@ -88,7 +88,8 @@ impl Settler {
                 (settled.acked, settled.position.map(|p| p.watermark))
             }
         };
-        Ok(Saved { watermark: position, late_acks: asked.saturating_sub(acked) })
+        let late_acks = asked.saturating_sub(acked).saturating_sub(save.letters as u64);
+        Ok(Saved { watermark: position, late_acks })
     }
 }
 
