@@ -14,6 +14,7 @@ use crate::{
     Delivery, Entry, EntryId, Fields, Position,
     backend::Fate,
     consumer::{
+        burials::Burial,
         ledger::Save,
         machine::{Action, Event, Machine, Slot},
     },
@@ -69,9 +70,25 @@ pub(super) struct World {
     drained: bool,
     /// Lanes give back what they have not started.
     halted: bool,
+    /// What comes of the next letters and notes, instead of success.
+    mishap: Option<Mishap>,
+}
+
+/// What may go wrong with letters and notes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mishap {
+    NotNoted,
+    NotBuried,
+    /// The letters are written, and nobody learns it.
+    ReplyLost,
+    /// A sink takes the first one only.
+    OneTaken,
 }
 
 impl World {
+    /// How long a store is left alone that could not answer.
+    const WAIT: Duration = Duration::from_millis(5);
+
     pub(super) fn new(source: &mut Source<'_>) -> Self {
         let shape = Shape::of(source);
         let stored = Position::default();
@@ -101,6 +118,7 @@ impl World {
             exhausted: false,
             drained: false,
             halted: false,
+            mishap: None,
         };
         world.begin();
         world
@@ -160,10 +178,14 @@ impl World {
                 self.read = Some(limit);
             }
             Action::Start { slot, deliveries } => self.start(slot, deliveries),
-            Action::Note(_) => self.answers.push(Event::Noted),
+            Action::Note(_) => {
+                let fails = self.mishap.take_if(|mishap| *mishap == Mishap::NotNoted).is_some();
+                let again = self.now + Self::WAIT;
+                self.answers.push(if fails { Event::NotNoted(again) } else { Event::Noted });
+            }
             Action::Bury(burials) => {
-                let fates = burials.iter().map(|burial| Some(self.buries(burial.delivery.id()))).collect();
-                self.answers.push(Event::Buried(fates));
+                let answer = self.bury(&burials);
+                self.answers.push(answer);
             }
             Action::Skipped { id, .. } => drop(self.gone.insert(id)),
             Action::Save(save) => {
@@ -200,6 +222,18 @@ impl World {
         self.lanes.push(Lane { slot, chunk, started: false, position: position.flatten() });
     }
 
+    fn bury(&mut self, burials: &[Burial]) -> Event<()> {
+        let mishap = self.mishap.take_if(|mishap| *mishap != Mishap::NotNoted);
+        let again = self.now + Self::WAIT;
+        if mishap == Some(Mishap::NotBuried) {
+            return Event::NotBuried(again);
+        }
+        let taken = if mishap == Some(Mishap::OneTaken) { 1 } else { burials.len() };
+        let ids = burials.iter().take(taken).map(|burial| burial.delivery.id());
+        let fates = ids.map(|id| Some(self.buries(id))).collect();
+        if mishap == Some(Mishap::ReplyLost) { Event::NotBuried(again) } else { Event::Buried(fates) }
+    }
+
     /// The dead letter is written, together with the ack where there is one.
     fn buries(&mut self, id: EntryId) -> Fate {
         if self.shape.shared && !self.pending.remove(&id) {
@@ -216,6 +250,11 @@ impl World {
     pub(super) fn pass(&mut self, time: Duration) {
         self.now += time;
         self.feed(Event::Tick);
+    }
+
+    /// From now on, the next of these goes wrong; `None`: none does.
+    pub(super) fn go_wrong(&mut self, mishap: Option<Mishap>) {
+        self.mishap = mishap;
     }
 
     pub(super) fn stop(&mut self) {

@@ -168,9 +168,9 @@ impl Observer for LateAcks {
 #[tokio::test(start_paused = true)]
 async fn dead_letters_are_no_late_acks() {
     let memory = Memory::new();
-    append(&memory, 4).await;
+    append(&memory, 5).await;
     let late = LateAcks::default();
-    let (recorder, stop) = Recorder::until(4);
+    let (recorder, stop) = Recorder::until(5);
     let handler = {
         let recorder = recorder.clone();
         move |delivery: Delivery| {
@@ -181,7 +181,7 @@ async fn dead_letters_are_no_late_acks() {
     };
     let consumer = builder(&memory, Ownership::Shared).observer(late.clone()).build().unwrap();
     let report = consumer.run(handler, stop).await.unwrap();
-    assert_eq!((report.settled, report.dead_lettered, pending(&memory).await), (2, 2, Some(0)));
+    assert_eq!((report.settled, report.dead_lettered, pending(&memory).await), (3, 2, Some(0)));
     assert_eq!(late.0.load(std::sync::atomic::Ordering::Relaxed), 0);
-    assert_eq!(watermark(&memory).await, Some(id(4)));
+    assert_eq!(watermark(&memory).await, Some(id(5)));
 }
