@@ -1,5 +1,7 @@
 //! What happens to a subscription from outside, and how a sequence ends.
 
+use std::time::Duration;
+
 use super::{
     facts::Verdict,
     world::{POLL, World, typed},
@@ -8,6 +10,9 @@ use crate::{
     ConsumerName, EntryId, Epoch, ErrorKind, Position, Result,
     backend::{Advance, CheckpointBackend, Release, Removal, Renew, ResetCheckpoint, Trim, TrimLimit},
 };
+
+/// Within this time a consumer holds the stream against the checkpoint, and has claimed what others left.
+const PROBES: Duration = Duration::from_millis(1_200);
 
 impl World {
     /// G4: whoever holds an epoch that is over changes nothing, whatever its name.
@@ -60,8 +65,10 @@ impl World {
         if self.facts.stale.is_some() {
             return Ok(());
         }
-        // In a shared subscription nobody may hold ids of the stream that goes: G8 says why.
-        let alive = if self.is_shared() { self.crash_all() } else { 0 };
+        // In a shared subscription nobody may hold ids of the stream that goes, and not reach the checkpoint: G8 says why.
+        let alive = if self.is_shared() { self.crash_unsound() } else { 0 };
+        self.gaps.clear();
+        self.suspects.clear();
         self.facts.end_life(watermark);
         self.remove(Removal::Stream(self.subscription.stream.clone())).await?;
         self.settle_all();
@@ -82,6 +89,15 @@ impl World {
         self.set_checkpoint(to).await
     }
 
+    /// An operator pauses the subscription, or ends the pause. Owners are fenced by it.
+    pub(super) async fn pause(&mut self, paused: bool) -> Verdict {
+        let request = ResetCheckpoint::pause(self.subscription.clone(), paused).force(true);
+        self.stores.checkpoints.reset(&request).await.map_err(typed)?;
+        self.paused = paused.then(|| self.now());
+        self.actors.iter_mut().for_each(|actor| actor.witness.forgiven = true);
+        Ok(())
+    }
+
     /// Shared, the group is the truth, so it goes as well; and nobody works meanwhile who could ack what it handled before.
     pub(super) async fn set_checkpoint(&mut self, to: EntryId) -> Verdict {
         let is_shared = self.is_shared();
@@ -91,7 +107,9 @@ impl World {
         if is_shared {
             self.remove(Removal::Group(self.subscription.clone())).await?;
         }
+        self.suspects.clear();
         // What an older epoch committed until now, it did before.
+        self.read_letters().await?;
         self.read_rows().await?;
         self.facts.begin_rows(to);
         self.facts.reset(to);
@@ -104,8 +122,10 @@ impl World {
     /// No more mishaps: all must be handled and saved, and then nothing comes again.
     pub(super) async fn finish(&mut self) -> Verdict {
         self.back();
+        self.pause(false).await?;
         // What only the group knows as settled reaches the checkpoint with the next save.
         self.wait(false).await?;
+        self.judge().await?;
         while self.alive() > 0 {
             self.stop(0, true).await?;
         }
@@ -117,8 +137,35 @@ impl World {
         while self.alive() > 0 {
             self.stop(0, true).await?;
         }
-        let removal = Removal::Stream(self.subscription.stream.clone());
-        self.remove(removal).await
+        self.tell_gaps().await?;
+        self.read_all_letters().await?;
+        self.remove(Removal::Stream(self.graveyard())).await?;
+        self.remove(Removal::Stream(self.subscription.stream.clone())).await
+    }
+
+    /// G7: of what left the stream and was not handled, somebody told; who starts at the latest.
+    async fn tell_gaps(&mut self) -> Verdict {
+        if self.untold().is_empty() {
+            return Ok(());
+        }
+        self.start();
+        self.sleep(PROBES).await;
+        self.observe().await?;
+        while self.alive() > 0 {
+            self.stop(0, true).await?;
+        }
+        match self.untold()[..] {
+            [] => Ok(()),
+            [first, ..] => {
+                Err(format!("G7: {first} left the stream unhandled, and no gap was told: {:?}", self.gaps))
+            }
+        }
+    }
+
+    fn untold(&self) -> Vec<EntryId> {
+        let told =
+            |id| self.gaps.iter().any(|gap| gap.after < id && gap.before.is_none_or(|before| id < before));
+        self.facts.lost().into_iter().filter(|&id| !told(id)).collect()
     }
 
     /// Waits until all is handled, and saved.
