@@ -62,6 +62,8 @@ pub(super) struct Actor {
     fused: bool,
     /// Nothing goes wrong with its calls.
     sound: Cell<bool>,
+    /// Some of its calls were late, or will be.
+    late: Cell<bool>,
 }
 
 /// What all consumers report to.
@@ -140,6 +142,7 @@ impl Actor {
             checkpoints,
             fused: fused.is_some(),
             sound: Cell::new(true),
+            late: Cell::new(false),
         }
     }
 
@@ -151,6 +154,7 @@ impl Actor {
     /// The next call of this operation goes wrong.
     pub(super) fn fault(&self, operation: Operation, fault: Fault) {
         self.sound.set(false);
+        self.late.set(self.late.get() || matches!(fault, Fault::Delay(_)));
         self.stream.next(operation, fault);
         if !self.fused {
             self.checkpoints.next(operation, fault);
@@ -173,6 +177,10 @@ impl Actor {
         self.stream.clear();
         self.checkpoints.clear();
         self.sound.set(true);
+    }
+
+    pub(super) fn is_late(&self) -> bool {
+        self.late.get()
     }
 
     /// Whether it can reach all stores.

@@ -22,7 +22,7 @@ pub(super) struct Fact {
     pub(super) life: u32,
     /// It left the stream.
     pub(super) removed: bool,
-    /// It did before the checkpoint could tell.
+    /// It did before the checkpoint could tell, or unseen.
     pub(super) before_it: bool,
     /// An operator said that it needs no handling.
     pub(super) excused: bool,
@@ -291,9 +291,9 @@ impl Facts {
         self.seen.as_ref().is_none_or(|(_, position)| begins(position))
     }
 
-    /// All up to this id leave the stream.
-    pub(super) fn remove_up_to(&mut self, last: EntryId) {
-        let (life, is_before) = (self.life, self.is_blind());
+    /// All up to this id leave the stream, perhaps in a moment in which nobody can see it.
+    pub(super) fn remove_up_to(&mut self, last: EntryId, unseen: bool) {
+        let (life, is_before) = (self.life, unseen || self.is_blind());
         for fact in self.entries.iter_mut().filter(|fact| fact.life == life && fact.id <= last) {
             fact.before_it |= is_before && !fact.removed;
             fact.removed = true;

@@ -324,20 +324,17 @@ impl World {
         self.actors.iter().for_each(Actor::back);
     }
 
-    /// Consumers that cannot reach a store are gone. Returns how many they were.
-    pub(super) fn crash_unsound(&mut self) -> usize {
-        let gone: Vec<_> = self.actors.extract_if(.., |actor| !actor.is_sound()).collect();
-        let is_gone = |who| gone.iter().any(|actor| actor.witness.who == who);
-        self.out.retain(|(_, call)| !is_gone(call.who));
-        gone.len()
-    }
-
     pub(super) fn alive(&self) -> usize {
         self.actors.len()
     }
 
     pub(super) fn is_shared(&self) -> bool {
         self.setup.ownership == Ownership::Shared
+    }
+
+    /// Whether acks, checkpoint and effects are one step.
+    pub(super) fn is_fused(&self) -> bool {
+        self.stores.fused.is_some() && (self.setup.fused || self.setup.transactional)
     }
 
     pub(super) fn now(&self) -> Duration {
