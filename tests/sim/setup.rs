@@ -63,6 +63,8 @@ pub struct Setup {
     pub failures: f64,
     /// So many failures make a dead letter.
     pub attempts_max: u32,
+    /// Whether processes die of some entries.
+    pub poison: bool,
     /// Consumers at once.
     pub consumers: usize,
     /// What happens to them.
@@ -102,9 +104,15 @@ impl Setup {
             producer: random.bool(),
             failures: [0.0, 0.05, 0.2][random.usize(..3)],
             attempts_max: [2, 4, u32::MAX][random.usize(..3)],
+            poison: random.u8(..4) == 0,
             consumers: random.usize(1..=4),
             steps: random.usize(12..=36),
         }
+    }
+
+    /// Whether the process of whoever handles it dies.
+    pub fn is_poison(&self, n: u64) -> bool {
+        self.poison && n % 16 == 5
     }
 
     pub fn is_shared(&self) -> bool {

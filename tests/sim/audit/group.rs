@@ -69,6 +69,8 @@ impl State {
 
     pub fn group_lost(&mut self) {
         self.pending.clear();
+        // The server begins to count deliveries again.
+        self.facts.iter_mut().for_each(|fact| fact.unmarked = 0);
         self.beats.clear();
         self.disrupted();
         self.note(format_args!("the group is lost"));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use highwater::{ConsumerName, Delivery, EntryId, Observation};
 
-use super::{Audit, State, is_wanted};
+use super::{Audit, State, is_wanted, number};
 use crate::setup::{IN_FLIGHT, LANES, Ordering};
 
 /// What a handler is to do.
@@ -21,6 +21,8 @@ pub enum Ends {
     Panicking,
     /// It will never be handled.
     Rejecting,
+    /// The process dies.
+    Dying,
 }
 
 /// A handler that runs. Dropped with it.
@@ -51,7 +53,10 @@ impl Audit {
             state.called(who, name, delivery, &ids);
         }
         state.counts.calls += 1;
-        let part = state.part();
+        let mut part = state.part();
+        if deliveries.iter().filter_map(number).any(|n| state.setup.is_poison(n)) {
+            part.ends = Ends::Dying;
+        }
         (Running { audit: self.clone(), who, era, session, ids }, part)
     }
 }
@@ -89,7 +94,9 @@ impl State {
         let witness = &self.witnesses[who];
         if self.paused && witness.paused == Some(self.pauses) {
             self.violate(format!("consumer {who} handles {id} of a subscription that is paused"));
-        } else if witness.promised.as_ref().is_some_and(|promised| promised.contains(&id)) {
+        } else if witness.promised.as_ref().is_some_and(|promised| promised.contains(&id))
+            && self.promised.contains(&id)
+        {
             self.violate(format!("G5: {id} was settled before consumer {who} began"));
         } else if witness.succeeded.contains(&n) && !witness.forgiven {
             self.violate(format!("G5: {id} comes to consumer {who} again, which has handled it"));
@@ -201,10 +208,15 @@ impl Running {
     /// The handler is about to fail.
     pub fn fails(&self, rejects: bool) {
         let mut state = self.audit.lock();
+        let era = state.era;
         for id in &self.ids {
             if let Some(&at) = state.numbers.get(id) {
-                state.facts[at].failures += 1;
-                state.facts[at].rejections += u32::from(rejects);
+                let (fact, is_current) = (&mut state.facts[at], self.era == era);
+                for attempts in [&mut fact.in_all].into_iter().chain(is_current.then_some(&mut fact.attempts))
+                {
+                    attempts.failures += 1;
+                    attempts.rejections += u32::from(rejects);
+                }
             }
             state.note(format_args!("c{} fails with {id}", self.who));
             // What it may have lost since it was given comes again, perhaps behind what it is given then.

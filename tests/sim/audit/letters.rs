@@ -22,20 +22,17 @@ impl State {
             .get("dead.reason")
             .and_then(|reason| std::str::from_utf8(reason).ok()?.parse().ok());
         let attempts_max = self.setup.attempts_max;
-        let disruptions = u32::try_from(self.counts.disruptions).unwrap_or(u32::MAX);
+        // A session that does not know of a reset yet counts what was before it.
+        let is_current = self.witnesses[who].era == self.era;
         let fact = &mut self.facts[at];
+        let attempts = if is_current { fact.attempts } else { fact.in_all };
         let earned = match reason {
-            Some(DeathReason::Rejected) => fact.rejections > 0,
-            Some(DeathReason::Exhausted | DeathReason::Panicked) => fact.failures >= attempts_max,
-            // Who loses its epoch while it handles an entry counts as crashed, too: by a stall, a commit without an answer, or a
-            // pause that was forced.
-            Some(DeathReason::CrashLoop) => fact.crashes.max(disruptions) >= CRASHES_MAX,
+            Some(DeathReason::Rejected) => attempts.rejections > 0,
+            Some(DeathReason::Exhausted | DeathReason::Panicked) => attempts.failures >= attempts_max,
+            Some(DeathReason::CrashLoop) => attempts.crashes >= CRASHES_MAX,
             _ => false,
         };
-        let what = format!(
-            "{id} was buried as {reason:?} after {} failures, {} rejections and {} crashes",
-            fact.failures, fact.rejections, fact.crashes
-        );
+        let what = format!("{id} was buried as {reason:?} after {attempts:?}");
         let current = fact.life == self.life;
         fact.buried += u32::from(current);
         self.counts.letters += 1;

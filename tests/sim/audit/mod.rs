@@ -1,6 +1,7 @@
 //! The auditor: sees every effect on the stores and every call of a handler at the instant at which it takes place, and
 //! knows what must therefore hold.
 
+mod crashes;
 mod end;
 mod group;
 mod handlers;
@@ -48,15 +49,27 @@ pub struct Fact {
     pub handled: u32,
     /// How often it became a dead letter since then.
     pub buried: u32,
-    /// What may lead to that: failures of handlers, rejections, and processes that were killed meanwhile.
+    /// What may lead to that since then, and in all.
+    attempts: Attempted,
+    in_all: Attempted,
+    /// How often a process was killed with it, and the store did not know that it had started it, since it could know.
+    unmarked: u32,
+}
+
+/// What may lead to a dead letter.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Attempted {
+    /// Failures of handlers.
     failures: u32,
     rejections: u32,
+    /// Processes that were killed when the store had it as started by them.
     crashes: u32,
 }
 
 /// A consumer, as far as the auditor knows it.
 #[derive(Debug, Default)]
 pub struct Witness {
+    name: Option<ConsumerName>,
     /// The time between two resets that it works in, and how often it has begun anew.
     era: u32,
     session: u32,
@@ -75,6 +88,8 @@ pub struct Witness {
     /// Handlers that run: session, key, entry.
     running: Vec<(u32, u64, EntryId)>,
     calls: (Duration, u32),
+    /// Its process has died.
+    dead: bool,
 }
 
 /// What is known.
@@ -98,12 +113,18 @@ pub struct State {
     pub stale: bool,
     paused: bool,
     pauses: u32,
+    /// A write takes effect that nobody waits for any more.
+    pub late: bool,
     /// What an advance that succeeded has covered.
     promised: BTreeSet<EntryId>,
     lease: Option<(ConsumerName, Duration)>,
     pending: BTreeMap<EntryId, ConsumerName>,
     beats: BTreeMap<ConsumerName, Beat>,
     names: BTreeMap<ConsumerName, usize>,
+    /// What the store has as started, and by whom.
+    marks: BTreeMap<EntryId, Vec<usize>>,
+    /// Consumers whose processes are about to be killed by what they handle.
+    pub dying: Vec<usize>,
     witnesses: Vec<Witness>,
     /// Gaps and resets that were reported.
     reports: usize,
@@ -142,11 +163,14 @@ impl Audit {
             stale: false,
             paused: false,
             pauses: 0,
+            late: false,
             promised: BTreeSet::new(),
             lease: None,
             pending: BTreeMap::new(),
             beats: BTreeMap::new(),
             names: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            dying: Vec::new(),
             witnesses: vec![Witness::default()],
             reports: 0,
             may_gap: false,
@@ -197,7 +221,7 @@ impl State {
     /// Another consumer, perhaps under the name of one that is gone.
     pub fn started(&mut self, name: &ConsumerName) -> usize {
         let who = self.witnesses.len();
-        self.witnesses.push(Witness { era: self.era, ..Witness::default() });
+        self.witnesses.push(Witness { name: Some(name.clone()), era: self.era, ..Witness::default() });
         self.names.insert(name.clone(), who);
         self.note(format_args!("c{who} starts as {name}"));
         who
@@ -222,9 +246,9 @@ impl State {
             excused: false,
             handled: 0,
             buried: 0,
-            failures: 0,
-            rejections: 0,
-            crashes: 0,
+            attempts: Attempted::default(),
+            in_all: Attempted::default(),
+            unmarked: 0,
         });
     }
 
@@ -298,15 +322,9 @@ impl State {
         witness.failed.clear();
     }
 
-    /// A consumer is killed, or has failed: what it held comes again, to others.
-    pub fn killed(&mut self, who: usize) {
+    /// A consumer has ended: what it held comes again, to others.
+    pub fn ended(&mut self, who: usize) {
         self.counts.disruptions += 1;
-        let running: Vec<_> = self.witnesses[who].running.iter().map(|(_, _, id)| *id).collect();
-        for id in running {
-            if let Some(&at) = self.numbers.get(&id) {
-                self.facts[at].crashes += 1;
-            }
-        }
         self.note(format_args!("c{who} is gone"));
     }
 

@@ -7,7 +7,7 @@ use highwater::{
     backend::{Acquired, Advance},
 };
 
-use super::{State, is_wanted};
+use super::{Attempted, State, is_wanted};
 
 impl State {
     /// Looks at the checkpoint as it is.
@@ -34,10 +34,23 @@ impl State {
         if self.stale {
             return;
         }
+        self.forgotten(position);
         let skipped =
             self.current().find(|fact| position.settles(fact.id) && is_wanted(fact)).map(|fact| fact.id);
         if let Some(id) = skipped {
             self.violate(format!("G2: {id} is settled and was not handled: {position:?}"));
+        }
+    }
+
+    /// What an owner has settled ahead stays so, but where an advance comes late that knew less. In a shared subscription the group
+    /// is the truth, and one that was created anew delivers it once more; and advances of several overtake each other.
+    fn forgotten(&mut self, position: &Position) {
+        let lost = self.promised.iter().copied().filter(|&id| !position.settles(id));
+        for id in lost.collect::<Vec<_>>() {
+            self.promised.remove(&id);
+            if !self.setup.is_shared() && !self.late {
+                self.violate(format!("G3: {id} was settled, and is so no more: {position:?}"));
+            }
         }
     }
 
@@ -141,11 +154,13 @@ impl State {
     pub fn reset(&mut self, to: EntryId) {
         self.era += 1;
         (self.position, self.stale) = (None, false);
+        self.marks.clear();
         self.promised.retain(|&id| id <= to);
         for &n in self.numbers.values() {
             let fact = &mut self.facts[n];
             if fact.id > to {
                 (fact.handled, fact.buried, fact.excused) = (0, 0, false);
+                (fact.attempts, fact.unmarked) = (Attempted::default(), 0);
                 // It was handled once, and is wanted again.
                 self.may_gap |= fact.removed.is_some();
             } else {

@@ -27,8 +27,10 @@ impl Server {
         tokio::spawn(async move {
             clock.sleep(delay).await;
             server.audit.lock().note(format_args!("c{} is late with what follows", server.who));
+            server.audit.lock().late = true;
             // Nobody waits for the answer.
             drop(call(&server, &request).await);
+            server.audit.lock().late = false;
         });
         Err(unknown())
     }

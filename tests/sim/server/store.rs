@@ -76,7 +76,9 @@ impl CheckpointBackend for Server {
 
     async fn note_attempts(&self, request: &NoteAttempts) -> Result<()> {
         self.told(self.store.note_attempts(request).await)?;
-        self.audit.lock().wrote(self.who, "noted attempts", request.epoch);
+        let mut audit = self.audit.lock();
+        audit.wrote(self.who, "noted attempts", request.epoch);
+        audit.noted(self.who, request);
         Ok(())
     }
 
@@ -110,7 +112,9 @@ impl TransactionalCheckpoint for Server {
         let (server, request) = (self.clone(), request.clone());
         tokio::spawn(async move {
             server.clock.sleep(delay).await;
+            server.audit.lock().late = true;
             drop(server.commit_now(tx, &request).await);
+            server.audit.lock().late = false;
         });
         Err(unknown())
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Verdict, World};
 
 /// How long all may take to come right.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How often it is looked at meanwhile.
 const POLL: Duration = Duration::from_millis(5);
 
