@@ -47,7 +47,7 @@ impl Place {
         let Self { stream, store, subscription, audit, mutant, late, clock } = self.clone();
         let random = Arc::new(Mutex::new(fastrand::Rng::with_seed(who as u64)));
         let seen = Arc::new(Mutex::new(EntryId::ZERO));
-        Server { stream, store, subscription, audit, who, mutant, seen, random, late, clock }
+        Server { stream, store, subscription, audit, who, mutant, seen, random, late, era: 0, clock }
     }
 }
 
@@ -274,9 +274,9 @@ impl Hand {
     async fn write(&self, tx: &mut Tx, batch: &[Delivery]) -> Result<(), HandlerError> {
         let batch = self.handed(batch);
         let (running, part) = self.audit.called(self.who, &self.name, batch);
-        for n in batch.iter().filter_map(number) {
+        for (n, id) in batch.iter().filter_map(|delivery| Some((number(delivery)?, delivery.id()))) {
             let (audit, who) = (self.audit.clone(), self.who);
-            tx.effect(move || audit.lock().row(who, n));
+            tx.effect(move || audit.lock().row(who, n, id));
         }
         self.work(part).await;
         match part.ends {

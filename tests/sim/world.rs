@@ -1,6 +1,7 @@
 //! The world of a run: consumers, a producer and an operator, and what happens to them.
 
 mod finish;
+mod moves;
 mod operator;
 
 use std::time::Duration;
@@ -121,8 +122,11 @@ impl World {
             82..84 => self.delete().await,
             84..87 => self.stale_write().await?,
             87..89 => self.reset().await,
-            89..91 => self.recreate().await,
-            91..93 => self.pause().await,
+            89..90 => self.recreate().await,
+            90..92 => self.pause().await,
+            92..94 => self.redrive().await,
+            94..96 => self.seek().await?,
+            96..98 => self.skip().await?,
             _ => {
                 let wait = Duration::from_millis(self.random.u64(50..500));
                 self.sleep(wait).await;

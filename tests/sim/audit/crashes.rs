@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use highwater::backend::NoteAttempts;
 
-use super::State;
+use super::{Attempted, State};
 use crate::setup::CRASHES_MAX;
 
 impl State {
@@ -24,6 +24,14 @@ impl State {
         }
         for id in &request.clear {
             self.marks.remove(id);
+        }
+    }
+
+    /// A reset forgets all of it.
+    pub(super) fn forget_attempts(&mut self) {
+        self.marks.clear();
+        for fact in &mut self.facts {
+            (fact.attempts, fact.unmarked) = (Attempted::default(), 0);
         }
     }
 

@@ -65,11 +65,11 @@ impl State {
     fn called(&mut self, who: usize, name: &ConsumerName, delivery: &Delivery, batch: &[EntryId]) {
         let id = delivery.id();
         self.note(format_args!("c{who} handles {id}, attempt {}", delivery.attempt));
-        let Some((n, fact)) = self.fact_of(delivery) else {
+        let Some(at) = self.place_of(delivery) else {
             self.violate(format!("G1: {id} was delivered with {:?}", delivery.fields()));
             return;
         };
-        let (life, key) = (fact.life, fact.key);
+        let (life, key) = (self.facts[at].life, self.facts[at].key);
         let session = self.witnesses[who].session;
         let lane = match self.setup.ordering {
             Ordering::Strict => 0,
@@ -98,8 +98,12 @@ impl State {
             && self.promised.contains(&id)
         {
             self.violate(format!("G5: {id} was settled before consumer {who} began"));
-        } else if witness.succeeded.contains(&n) && !witness.forgiven {
+        } else if witness.succeeded.contains(&at) && !witness.forgiven {
             self.violate(format!("G5: {id} comes to consumer {who} again, which has handled it"));
+        } else if let Some(letter) = self.parks_behind(who, key) {
+            self.violate(format!(
+                "G10: consumer {who} handles {id}, and the letter of {letter} lies before it"
+            ));
         } else {
             self.in_order(who, name, id, key, batch);
         }
@@ -148,6 +152,7 @@ impl State {
     pub fn observed(&mut self, who: usize, observation: &Observation<'_>) {
         match observation {
             Observation::Lapsed | Observation::Lost(_) => {
+                self.witnesses[who].joining |= matches!(observation, Observation::Lost(_));
                 self.counts.disruptions += 1;
                 self.in_doubt(who);
                 self.note(format_args!("c{who} lost what it held"));
@@ -178,9 +183,10 @@ impl State {
     }
 
     /// A committed transaction has this effect.
-    pub fn row(&mut self, who: usize, n: u64) {
-        let fact = &mut self.facts[self.places[&n]];
+    pub fn row(&mut self, who: usize, n: u64, id: EntryId) {
+        let fact = &mut self.facts[self.places[&(n, id)]];
         fact.handled += u32::from(fact.life == self.life);
+        fact.ever = true;
         let (id, times) = (fact.id, fact.handled);
         self.counts.handled += 1;
         self.note(format_args!("c{who} has a row for {id}"));
@@ -196,9 +202,12 @@ impl Running {
         let mut state = self.audit.lock();
         for id in &self.ids {
             state.note(format_args!("c{} has handled {id}", self.who));
-            let Some(&at) = state.numbers.get(id).filter(|_| self.era == state.era) else { continue };
-            let n = state.facts[at].n;
-            state.witnesses[self.who].succeeded.insert(n);
+            let Some(&at) = state.numbers.get(id) else { continue };
+            state.facts[at].ever = true;
+            if self.era != state.era {
+                continue;
+            }
+            state.witnesses[self.who].succeeded.insert(at);
             state.facts[at].handled += 1;
             state.counts.handled += 1;
             state.counts.duplicates += u64::from(state.facts[at].handled > 1);

@@ -5,7 +5,8 @@ mod crashes;
 mod end;
 mod group;
 mod handlers;
-mod letters;
+pub mod letters;
+mod moves;
 mod store;
 
 use std::{
@@ -22,7 +23,10 @@ use highwater::{
 };
 
 use self::group::Beat;
-pub use self::handlers::{Ends, Part};
+pub use self::{
+    handlers::{Ends, Part},
+    moves::Intent,
+};
 use crate::{setup::Setup, trace::Trace};
 
 /// Calls of one consumer at one instant that are no loop yet.
@@ -35,7 +39,6 @@ pub struct Audit(Arc<Mutex<State>>);
 /// One entry, by the number that it carries.
 #[derive(Debug)]
 pub struct Fact {
-    n: u64,
     pub id: EntryId,
     pub key: u64,
     /// Which life of the stream it belongs to.
@@ -49,11 +52,24 @@ pub struct Fact {
     pub handled: u32,
     /// How often it became a dead letter since then.
     pub buried: u32,
+    /// It was handled, buried or excused at some time.
+    ever: bool,
+    /// Its dead letter, while it lies there.
+    letter: Option<Filed>,
     /// What may lead to that since then, and in all.
     attempts: Attempted,
     in_all: Attempted,
     /// How often a process was killed with it, and the store did not know that it had started it, since it could know.
     unmarked: u32,
+}
+
+/// A dead letter that lies there.
+#[derive(Debug, Clone, Copy)]
+struct Filed {
+    by: usize,
+    session: u32,
+    /// How many letters there were before it.
+    nth: u64,
 }
 
 /// What may lead to a dead letter.
@@ -77,10 +93,14 @@ pub struct Witness {
     paused: Option<u32>,
     /// What was promised to be settled when it began.
     promised: Option<BTreeSet<EntryId>>,
+    /// How many dead letters had been written by then.
+    letters: u64,
+    /// It has begun, and has not read yet.
+    joining: bool,
     /// Up to here, it could not know whether it still holds what it held.
     in_doubt: EntryId,
-    /// What it has handled.
-    succeeded: BTreeSet<u64>,
+    /// What it has handled: places among the facts.
+    succeeded: BTreeSet<usize>,
     /// Something took place that may bring to it again what it has handled.
     forgiven: bool,
     /// What its handlers have failed with since it was last in doubt of what it holds.
@@ -100,8 +120,8 @@ pub struct State {
     pub trace: Trace,
     violation: Option<String>,
     facts: Vec<Fact>,
-    /// Where each is, by its number.
-    places: BTreeMap<u64, usize>,
+    /// Where each is, by its number and its id: one that is redriven has another id.
+    places: BTreeMap<(u64, EntryId), usize>,
     /// Where the entries of this life are, by their ids.
     numbers: BTreeMap<EntryId, usize>,
     life: u32,
@@ -121,6 +141,8 @@ pub struct State {
     pending: BTreeMap<EntryId, ConsumerName>,
     beats: BTreeMap<ConsumerName, Beat>,
     names: BTreeMap<ConsumerName, usize>,
+    /// What the operator is about to do.
+    pub intent: Intent,
     /// What the store has as started, and by whom.
     marks: BTreeMap<EntryId, Vec<usize>>,
     /// Consumers whose processes are about to be killed by what they handle.
@@ -169,6 +191,7 @@ impl Audit {
             pending: BTreeMap::new(),
             beats: BTreeMap::new(),
             names: BTreeMap::new(),
+            intent: Intent::Reset,
             marks: BTreeMap::new(),
             dying: Vec::new(),
             witnesses: vec![Witness::default()],
@@ -231,14 +254,19 @@ impl State {
         let number =
             |name| entry.fields.get(name).and_then(|n| std::str::from_utf8(n).ok()?.parse::<u64>().ok());
         let (Some(n), Some(key)) = (number("n"), number("k")) else { return };
-        if self.places.insert(n, self.facts.len()).is_some() {
-            self.violate(format!("entry {n} was appended twice"));
+        if self.places.range((n, EntryId::ZERO)..=(n, EntryId::MAX)).next().is_some() {
+            self.violate(format!("G12: entry {n} was appended twice"));
         }
+        self.come(n, key, id);
+    }
+
+    /// There is another entry.
+    fn come(&mut self, n: u64, key: u64, id: EntryId) {
+        self.places.insert((n, id), self.facts.len());
         self.numbers.insert(id, self.facts.len());
         self.counts.entries += 1;
         self.note(format_args!("{id} is appended"));
         self.facts.push(Fact {
-            n,
             id,
             key,
             life: self.life,
@@ -246,6 +274,8 @@ impl State {
             excused: false,
             handled: 0,
             buried: 0,
+            ever: false,
+            letter: None,
             attempts: Attempted::default(),
             in_all: Attempted::default(),
             unmarked: 0,
@@ -259,7 +289,8 @@ impl State {
 
     /// A producer was told that an entry is there, under this id.
     pub fn acknowledged(&mut self, n: u64, id: EntryId) {
-        let there = self.places.get(&n).map(|&at| self.facts[at].id);
+        let mut all = self.places.range((n, EntryId::ZERO)..=(n, EntryId::MAX)).map(|((_, id), _)| *id);
+        let there = all.find(|there| *there == id);
         if there != Some(id) {
             self.violate(format!("entry {n} was acknowledged as {id}, and it is {there:?}"));
         }
@@ -342,7 +373,7 @@ impl State {
         {
             return;
         }
-        let done: Vec<_> = witness.succeeded.iter().map(|n| &self.facts[self.places[n]]).collect();
+        let done: Vec<_> = witness.succeeded.iter().map(|&at| &self.facts[at]).collect();
         let open =
             done.iter().find(|fact| fact.life == self.life && !self.is_settled(fact.id)).map(|fact| fact.id);
         if let Some(id) = open {
@@ -363,10 +394,8 @@ impl State {
         self.stale || self.witnesses[who].era != self.era
     }
 
-    fn fact_of(&self, delivery: &Delivery) -> Option<(u64, &Fact)> {
-        let n = number(delivery)?;
-        let fact = &self.facts[*self.places.get(&n)?];
-        (fact.id == delivery.id()).then_some((n, fact))
+    fn place_of(&self, delivery: &Delivery) -> Option<usize> {
+        self.places.get(&(number(delivery)?, delivery.id())).copied()
     }
 }
 

@@ -7,7 +7,7 @@ use highwater::{
     backend::{Acquired, Advance},
 };
 
-use super::{Attempted, State, is_wanted};
+use super::{State, is_wanted};
 
 impl State {
     /// Looks at the checkpoint as it is.
@@ -114,9 +114,11 @@ impl State {
     /// Shared: a consumer learns the checkpoint.
     pub fn loaded(&mut self, who: usize) {
         if who != 0 && self.setup.is_shared() {
+            // Later, it only looks.
             let witness = &self.witnesses[who];
-            if witness.promised.is_none() || witness.era != self.era {
+            if witness.promised.is_none() || witness.joining {
                 self.begins(who);
+                self.witnesses[who].joining = true;
             }
         }
     }
@@ -124,9 +126,9 @@ impl State {
     /// A consumer begins at the checkpoint as it is.
     fn begins(&mut self, who: usize) {
         let witness = &mut self.witnesses[who];
-        let promised = self.promised.clone();
+        let (promised, letters) = (self.promised.clone(), self.counts.letters);
         witness.promised = Some(if self.stale { Default::default() } else { promised });
-        witness.session += 1;
+        (witness.session, witness.letters) = (witness.session + 1, letters);
         witness.era = self.era;
         witness.paused = self.paused.then_some(self.pauses);
         witness.succeeded.clear();
@@ -134,37 +136,27 @@ impl State {
         witness.forgiven = false;
     }
 
-    /// An operator, or a policy, has taken this epoch.
-    pub fn issued(&mut self, epoch: Epoch) {
-        if epoch <= self.epoch {
-            self.violate(format!("G4: a reset gave epoch {epoch} after {}", self.epoch));
-        }
-        (self.epoch, self.lease) = (epoch, None);
-        self.disrupted();
-    }
-
     /// An operator has paused the subscription, or lets it go on.
-    pub fn pause(&mut self, paused: bool) {
+    pub(super) fn pause(&mut self, paused: bool) {
         self.paused = paused;
         self.pauses += u32::from(paused);
         self.note(format_args!("paused: {paused}"));
     }
 
     /// The checkpoint was set to this id, by an operator or by policy.
-    pub fn reset(&mut self, to: EntryId) {
+    pub(super) fn reset(&mut self, to: EntryId) {
         self.era += 1;
         (self.position, self.stale) = (None, false);
-        self.marks.clear();
+        self.forget_attempts();
         self.promised.retain(|&id| id <= to);
         for &n in self.numbers.values() {
             let fact = &mut self.facts[n];
             if fact.id > to {
                 (fact.handled, fact.buried, fact.excused) = (0, 0, false);
-                (fact.attempts, fact.unmarked) = (Attempted::default(), 0);
                 // It was handled once, and is wanted again.
                 self.may_gap |= fact.removed.is_some();
             } else {
-                fact.excused = true;
+                (fact.excused, fact.ever) = (true, true);
             }
         }
         self.note(format_args!("reset to {to}"));

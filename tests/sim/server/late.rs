@@ -21,8 +21,9 @@ impl Server {
         R: Clone + Send + Sync + 'static,
         T: Send,
     {
-        let Some(delay) = self.delay() else { return call(self, request).await };
-        let (server, request) = (self.clone(), request.clone());
+        let server = Self { era: self.audit.lock().era_of(self.who), ..self.clone() };
+        let Some(delay) = self.delay() else { return call(&server, request).await };
+        let request = request.clone();
         let clock = self.clock.clone();
         tokio::spawn(async move {
             clock.sleep(delay).await;
