@@ -2,14 +2,16 @@
 
 use super::Operator;
 use crate::{
-    EntryId, Epoch, Error, ErrorKind, Position, Result,
-    backend::{Ack, ResetCheckpoint, StreamBackendExt},
+    ConsumerName, EntryId, Epoch, Error, ErrorKind, Position, Result,
+    backend::{Ack, Advance, ResetCheckpoint, StreamBackendExt},
     consumer::resume,
     integrity::Finding,
 };
 
 /// How many entries are read at once.
 const PAGE: usize = 1_000;
+/// Who has written a checkpoint over an entry that was skipped.
+const OPERATOR: &str = "operator";
 
 /// What is to be settled next.
 struct Next {
@@ -59,11 +61,16 @@ impl Operator {
                 return Err(not_next(expected, next.id));
             }
             let behind = behind(&position, expected, next.passed);
-            let skip = ResetCheckpoint::new(self.subscription.clone(), behind)
+            // A reset of the position would forget what is settled above it, each entry by itself in a transaction of effects,
+            // and what is remembered of attempts. So it takes the epoch alone, and goes on like an owner.
+            let take = ResetCheckpoint::pause(self.subscription.clone(), stored.paused)
                 .because(reason)?
                 .expect(stored.epoch)
                 .expect_watermark(stored.position.watermark);
-            let epoch = self.checkpoints.reset(&skip.force(self.is_forced())).await?;
+            let epoch = self.checkpoints.reset(&take.force(self.is_forced())).await?;
+            let advance =
+                Advance::new(self.subscription.clone(), epoch, behind, ConsumerName::new(OPERATOR)?);
+            self.checkpoints.advance(&advance).await?;
             if pending.is_some() {
                 // Behind the checkpoint: a crash in between leaves it to the next consumer, which acks it unhandled.
                 self.ack(vec![expected]).await?;
