@@ -113,7 +113,7 @@ impl Mutant {
             Self::AckBeforeLetter => &["G1", "G2"],
             Self::LostBatchTail => &["G1", "G2", "G10"],
             Self::LastWriteWins => &["G3"],
-            Self::HiddenTrims => &["G7"],
+            Self::HiddenTrims => &["G7", "G8"],
             Self::CountsWhatIsLeft => &["G7", "G8"],
             Self::RetryAppends => &["G12"],
             Self::ForgottenCrashes | Self::KeptCrashes | Self::RedrivenTwice => &["G11"],

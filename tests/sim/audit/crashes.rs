@@ -58,7 +58,7 @@ impl State {
         let marked: BTreeSet<_> =
             self.marks.iter().filter(|(_, by)| by.contains(&who)).map(|(&id, _)| id).collect();
         // A reset forgets, and so does a new group: of what was started before, nobody is told.
-        let (is_current, shared) = (self.witnesses[who].era == self.era, self.setup.is_shared());
+        let (is_current, shared) = (self.witnesses[who].began.era == self.era, self.setup.is_shared());
         let name = self.witnesses[who].name.clone();
         for &id in running.union(&marked) {
             let Some(&at) = self.numbers.get(&id) else { continue };

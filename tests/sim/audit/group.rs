@@ -23,7 +23,6 @@ impl State {
         }
         let ids: Vec<_> = deliveries.iter().map(Delivery::id).collect();
         self.note(format_args!("c{who} is given {}", List(&ids)));
-        self.witnesses[who].joining = false;
         self.pending.extend(ids.into_iter().map(|id| (id, to.clone())));
     }
 

@@ -47,7 +47,7 @@ impl Audit {
     /// A handler is called with these.
     pub fn called(&self, who: usize, name: &ConsumerName, deliveries: &[Delivery]) -> (Running, Part) {
         let mut state = self.lock();
-        let (era, session) = (state.witnesses[who].era, state.witnesses[who].session);
+        let (era, session) = (state.era_of(who), state.witnesses[who].session);
         let ids: Vec<_> = deliveries.iter().map(Delivery::id).collect();
         for delivery in deliveries {
             state.called(who, name, delivery, &ids);
@@ -88,15 +88,13 @@ impl State {
             self.violate(format!("G17: consumer {who} handles more than {LANES} entries at once"));
         }
         self.witnesses[who].running.push((session, lane, id));
-        if life != self.life || self.witnesses[who].era != self.era || self.stale {
+        if life != self.life || self.witnesses[who].began.era != self.era || self.stale {
             return;
         }
         let witness = &self.witnesses[who];
-        if self.paused && witness.paused == Some(self.pauses) {
+        if self.paused && witness.began.paused == Some(self.pauses) {
             self.violate(format!("consumer {who} handles {id} of a subscription that is paused"));
-        } else if witness.promised.as_ref().is_some_and(|promised| promised.contains(&id))
-            && self.promised.contains(&id)
-        {
+        } else if witness.began.promised.contains(&id) && self.promised.contains(&id) {
             self.violate(format!("G5: {id} was settled before consumer {who} began"));
         } else if witness.succeeded.contains(&at) && !witness.forgiven {
             self.violate(format!("G5: {id} comes to consumer {who} again, which has handled it"));
@@ -152,7 +150,6 @@ impl State {
     pub fn observed(&mut self, who: usize, observation: &Observation<'_>) {
         match observation {
             Observation::Lapsed | Observation::Lost(_) => {
-                self.witnesses[who].joining |= matches!(observation, Observation::Lost(_));
                 self.counts.disruptions += 1;
                 self.in_doubt(who);
                 self.note(format_args!("c{who} lost what it held"));

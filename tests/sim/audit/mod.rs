@@ -82,21 +82,28 @@ pub struct Attempted {
     crashes: u32,
 }
 
+/// What there is to see for a consumer that begins.
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    /// The time between two resets.
+    era: u32,
+    /// This pause of the subscription stands.
+    paused: Option<u32>,
+    /// What is promised to be settled.
+    promised: BTreeSet<EntryId>,
+}
+
 /// A consumer, as far as the auditor knows it.
 #[derive(Debug, Default)]
 pub struct Witness {
     name: Option<ConsumerName>,
-    /// The time between two resets that it works in, and how often it has begun anew.
-    era: u32,
+    /// What it has seen last, and what it had seen when it began.
+    seen: Seen,
+    began: Seen,
+    /// How often it has begun anew.
     session: u32,
-    /// It has begun during this pause of the subscription.
-    paused: Option<u32>,
-    /// What was promised to be settled when it began.
-    promised: Option<BTreeSet<EntryId>>,
     /// How many dead letters had been written by then.
     letters: u64,
-    /// It has begun, and has not read yet.
-    joining: bool,
     /// Up to here, it could not know whether it still holds what it held.
     in_doubt: EntryId,
     /// What it has handled: places among the facts.
@@ -244,7 +251,11 @@ impl State {
     /// Another consumer, perhaps under the name of one that is gone.
     pub fn started(&mut self, name: &ConsumerName) -> usize {
         let who = self.witnesses.len();
-        self.witnesses.push(Witness { name: Some(name.clone()), era: self.era, ..Witness::default() });
+        self.witnesses.push(Witness {
+            name: Some(name.clone()),
+            began: Seen { era: self.era, ..Seen::default() },
+            ..Witness::default()
+        });
         self.names.insert(name.clone(), who);
         self.note(format_args!("c{who} starts as {name}"));
         who
@@ -324,8 +335,10 @@ impl State {
                 let settled = position.as_ref().is_some_and(|position| position.settles(fact.id));
                 // What is settled ahead and left the stream is not told from what was lost: no owner can count it.
                 self.may_gap |= position.as_ref().is_none_or(|position| fact.id > position.watermark);
-                // What was removed before anybody came is not missing.
-                fact.removed = Some((reports, is_wanted(fact) && !settled && position.is_some()));
+                // What was removed before anybody came is not missing; and after a seek into the middle of the stream, a position
+                // does not know how many entries it stands for, so that nobody can count what is deleted behind it.
+                let counts = position.as_ref().is_some_and(|position| position.ordinal.is_some());
+                fact.removed = Some((reports, is_wanted(fact) && !settled && counts));
             }
         }
     }
@@ -367,7 +380,7 @@ impl State {
         let witness = &self.witnesses[who];
         if report.unsaved > 0
             || report.leases_lost > 0
-            || witness.era != self.era
+            || witness.began.era != self.era
             || witness.forgiven
             || self.stale
         {
@@ -391,7 +404,7 @@ impl State {
 
     /// Whether a consumer may find that the stream is another one: what it was granted may be from before the operator came.
     pub fn may_see_reset(&self, who: usize) -> bool {
-        self.stale || self.witnesses[who].era != self.era
+        self.stale || self.witnesses[who].began.era != self.era
     }
 
     fn place_of(&self, delivery: &Delivery) -> Option<usize> {

@@ -23,13 +23,11 @@ impl State {
         }
         (self.epoch, self.lease) = (epoch, None);
         self.disrupted();
-        // Whoever resets it by policy begins at what it has set.
-        self.witnesses[who].joining = true;
-        if let Some(paused) = paused {
+        if let Some(paused) = paused.filter(|paused| *paused != self.paused) {
             self.pause(paused);
         }
         match (position, self.intent) {
-            (Some(_), Intent::Skip(id)) if who == 0 => self.skipped(id),
+            (_, Intent::Skip(id)) if who == 0 => self.skipped(id),
             (Some(position), _) => self.reset(position.watermark),
             (None, _) => {}
         }
@@ -40,9 +38,6 @@ impl State {
         if let Some(&at) = self.numbers.get(&id) {
             (self.facts[at].excused, self.facts[at].ever) = (true, true);
         }
-        self.promised.insert(id);
-        // What is remembered of attempts is forgotten.
-        self.forget_attempts();
     }
 
     /// What of the stream is there and above an id.
@@ -69,6 +64,6 @@ impl State {
 
     /// The resets of which a consumer knows.
     pub fn era_of(&self, who: usize) -> u32 {
-        if who == 0 { self.era } else { self.witnesses[who].era }
+        if who == 0 { self.era } else { self.witnesses[who].began.era }
     }
 }

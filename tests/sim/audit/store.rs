@@ -1,13 +1,13 @@
 //! The checkpoint, its epoch and its lease: G2, G3, G4, G13.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use highwater::{
     Checkpoint, ConsumerName, EntryId, Epoch, Position,
     backend::{Acquired, Advance},
 };
 
-use super::{State, is_wanted};
+use super::{Seen, State, is_wanted};
 
 impl State {
     /// Looks at the checkpoint as it is.
@@ -49,7 +49,7 @@ impl State {
         for id in lost.collect::<Vec<_>>() {
             self.promised.remove(&id);
             if !self.setup.is_shared() && !self.late {
-                self.violate(format!("G3: {id} was settled, and is so no more: {position:?}"));
+                self.violate(format!("G5: {id} was settled, and is so no more: {position:?}"));
             }
         }
     }
@@ -94,7 +94,7 @@ impl State {
         }
         self.epoch = grant.epoch;
         self.lease = Some((owner.clone(), now + ttl));
-        self.begins(who);
+        self.begins(who, self.seen());
         self.note(format_args!("c{who} owns epoch {}", grant.epoch));
     }
 
@@ -111,26 +111,32 @@ impl State {
         self.lease = None;
     }
 
-    /// Shared: a consumer learns the checkpoint.
+    /// Shared: a consumer learns the checkpoint. A session begins with what was learned last.
     pub fn loaded(&mut self, who: usize) {
         if who != 0 && self.setup.is_shared() {
-            // Later, it only looks.
-            let witness = &self.witnesses[who];
-            if witness.promised.is_none() || witness.joining {
-                self.begins(who);
-                self.witnesses[who].joining = true;
-            }
+            self.witnesses[who].seen = self.seen();
         }
     }
 
-    /// A consumer begins at the checkpoint as it is.
-    fn begins(&mut self, who: usize) {
+    /// Shared: a consumer begins a session.
+    pub fn enters(&mut self, who: usize) {
+        if who != 0 && self.setup.is_shared() {
+            let seen = self.witnesses[who].seen.clone();
+            self.begins(who, seen);
+        }
+    }
+
+    fn seen(&self) -> Seen {
+        let promised = if self.stale { BTreeSet::new() } else { self.promised.clone() };
+        Seen { era: self.era, paused: self.paused.then_some(self.pauses), promised }
+    }
+
+    /// A consumer begins at the checkpoint as it has seen it.
+    fn begins(&mut self, who: usize, seen: Seen) {
+        let letters = self.counts.letters;
         let witness = &mut self.witnesses[who];
-        let (promised, letters) = (self.promised.clone(), self.counts.letters);
-        witness.promised = Some(if self.stale { Default::default() } else { promised });
         (witness.session, witness.letters) = (witness.session + 1, letters);
-        witness.era = self.era;
-        witness.paused = self.paused.then_some(self.pauses);
+        witness.began = seen;
         witness.succeeded.clear();
         witness.failed.clear();
         witness.forgiven = false;
@@ -151,6 +157,10 @@ impl State {
         self.promised.retain(|&id| id <= to);
         for &n in self.numbers.values() {
             let fact = &mut self.facts[n];
+            // An operator asks for what is there.
+            if let Some((_, is_missing)) = &mut fact.removed {
+                *is_missing = false;
+            }
             if fact.id > to {
                 (fact.handled, fact.buried, fact.excused) = (0, 0, false);
                 // It was handled once, and is wanted again.

@@ -63,7 +63,11 @@ impl CheckpointBackend for Server {
     }
 
     async fn attempts(&self, request: &LoadAttempts) -> Result<Vec<Attempts>> {
-        self.store.attempts(request).await
+        let attempts = self.store.attempts(request).await?;
+        if request.ids.is_none() {
+            self.audit.lock().enters(self.who);
+        }
+        Ok(attempts)
     }
 
     async fn note_attempts(&self, request: &NoteAttempts) -> Result<()> {
