@@ -50,9 +50,6 @@ impl State {
 
     /// A process dies: of what the store has as started by it, as far as anybody can know, or of what it handles.
     fn blame(&mut self, who: usize) {
-        if std::mem::replace(&mut self.witnesses[who].dead, true) {
-            return;
-        }
         let running = std::mem::take(&mut self.witnesses[who].running);
         let running: BTreeSet<_> = running.into_iter().map(|(_, _, id)| id).collect();
         let marked: BTreeSet<_> =
@@ -61,6 +58,10 @@ impl State {
         let (is_current, shared) = (self.witnesses[who].began.era == self.era, self.setup.is_shared());
         let name = self.witnesses[who].name.clone();
         for &id in running.union(&marked) {
+            // It dies a moment before it is killed, and other handlers of it may begin in between.
+            if !self.witnesses[who].blamed.insert(id) {
+                continue;
+            }
             let Some(&at) = self.numbers.get(&id) else { continue };
             let (fact, is_marked) = (&mut self.facts[at], marked.contains(&id));
             fact.in_all.crashes += u32::from(is_marked);

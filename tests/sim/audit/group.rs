@@ -23,6 +23,7 @@ impl State {
         }
         let ids: Vec<_> = deliveries.iter().map(Delivery::id).collect();
         self.note(format_args!("c{who} is given {}", List(&ids)));
+        self.delivered = ids.iter().copied().fold(self.delivered, EntryId::max);
         self.pending.extend(ids.into_iter().map(|id| (id, to.clone())));
     }
 
@@ -73,6 +74,7 @@ impl State {
 
     pub fn group_lost(&mut self) {
         self.pending.clear();
+        self.delivered = EntryId::ZERO;
         // The server begins to count deliveries again.
         self.facts.iter_mut().for_each(|fact| fact.unmarked = 0);
         self.beats.clear();

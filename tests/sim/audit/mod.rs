@@ -115,8 +115,8 @@ pub struct Witness {
     /// Handlers that run: session, key, entry.
     running: Vec<(u32, u64, EntryId)>,
     calls: (Duration, u32),
-    /// Its process has died.
-    dead: bool,
+    /// What its process has died of.
+    blamed: BTreeSet<EntryId>,
 }
 
 /// What is known.
@@ -146,6 +146,8 @@ pub struct State {
     promised: BTreeSet<EntryId>,
     lease: Option<(ConsumerName, Duration)>,
     pending: BTreeMap<EntryId, ConsumerName>,
+    /// The last that this group has delivered.
+    delivered: EntryId,
     beats: BTreeMap<ConsumerName, Beat>,
     names: BTreeMap<ConsumerName, usize>,
     /// What the operator is about to do.
@@ -196,6 +198,7 @@ impl Audit {
             promised: BTreeSet::new(),
             lease: None,
             pending: BTreeMap::new(),
+            delivered: EntryId::ZERO,
             beats: BTreeMap::new(),
             names: BTreeMap::new(),
             intent: Intent::Reset,

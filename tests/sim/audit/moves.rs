@@ -50,9 +50,11 @@ impl State {
     pub fn next_to_settle(&self) -> Option<EntryId> {
         let position = self.position.as_ref()?;
         let pending = self.pending.keys().find(|id| !position.settles(**id)).copied();
-        let mut open = self.current().filter(|fact| fact.removed.is_none() && !self.is_settled(fact.id));
-        let open = open.next().map(|fact| fact.id);
-        if self.setup.is_shared() { pending.or(open) } else { open }
+        // What was delivered and is pending no more was acked, though the checkpoint may not know it yet.
+        let acked = if self.setup.is_shared() { self.delivered } else { EntryId::ZERO };
+        let is_open = |id| id > acked && !position.settles(id);
+        let mut open = self.current().filter(|fact| fact.removed.is_none() && is_open(fact.id));
+        pending.filter(|_| self.setup.is_shared()).or_else(|| open.next().map(|fact| fact.id))
     }
 
     /// Whether somebody lives on the subscription.
