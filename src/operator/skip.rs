@@ -31,7 +31,8 @@ impl Operator {
     ///
     /// [`Fenced`](ErrorKind::Fenced) if the entry is not the next one, having been settled or skipped meanwhile for instance: the
     /// error names the one that is. [`Missing`](ErrorKind::Missing) if there is no checkpoint, [`Reset`](ErrorKind::Reset)
-    /// if it belongs to another stream, [`Busy`](ErrorKind::Busy) while somebody lives on the subscription, and
+    /// if it belongs to another stream, [`Gap`](ErrorKind::Gap) if entries before it left the stream unsettled: seek past them,
+    /// or let a consumer tell them; [`Busy`](ErrorKind::Busy) while somebody lives on the subscription, and
     /// [`Invalid`](ErrorKind::Invalid) as of [`pause`](Self::pause).
     ///
     /// # Cancel safety
@@ -54,6 +55,10 @@ impl Operator {
                 // As a consumer would: what the checkpoint has as settled is acked.
                 self.ack_settled(first, &stored.position).await?;
                 continue;
+            }
+            // A gap that is passed over in silence would never be told. One that is pending is skipped by its name.
+            if let Some(finding) = status.finding.as_ref().filter(|_| pending.is_none()) {
+                return Err((*finding).into());
             }
             let (position, _) = resume::with_group(stored.position.clone(), group, status.stream.as_ref());
             let next = self.next(&position, pending).await?;

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use super::*;
 use crate::{
     Attempts,
-    backend::{LoadAttempts, NoteAttempts, Settlement, TransactionalCheckpoint},
+    backend::{LoadAttempts, NoteAttempts, Settlement, TransactionalCheckpoint, Trim, TrimLimit},
     layer::{Fault, Faults, Layer, Operation},
 };
 
@@ -134,6 +134,17 @@ async fn g7_an_entry_that_left_the_stream_is_skipped_too() {
     let running = Running::start(&memory, Ownership::Shared);
     running.until_seen([15].into_iter().chain(21..=30)).await;
     running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_a_skip_does_not_pass_over_what_is_gone() {
+    let memory = with(1..=30).await;
+    with_holes(&memory, Ownership::Exclusive).await;
+    let trim = Trim::new(subscription().stream, TrimLimit::Below(id(25)));
+    memory.trim(&trim).await.unwrap();
+    let error = operator(&memory).skip(id(25), "").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Gap);
+    assert_eq!(stored(&memory).await.position.watermark, id(10), "nothing has moved");
 }
 
 #[tokio::test(start_paused = true)]

@@ -45,7 +45,8 @@ impl State {
     /// The process of a consumer is killed, and the entries that it handles may be to blame.
     pub fn killed(&mut self, who: usize) {
         self.blame(who);
-        self.ended(who);
+        self.counts.disruptions += 1;
+        self.note(format_args!("c{who} is gone"));
     }
 
     /// A process dies: of what the store has as started by it, as far as anybody can know, or of what it handles.

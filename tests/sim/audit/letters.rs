@@ -30,6 +30,9 @@ impl State {
         let reason = field(&letter.fields, "dead.reason");
         let (attempts_max, is_current) = (self.setup.attempts_max, era == self.era);
         let is_parked = reason == Some(DeathReason::Parked);
+        // Who has run out of time with it is not told from who has died of it.
+        let lives = |by: &&usize| **by != who && !self.witnesses[**by].blamed.contains(&id);
+        let stalled = self.marks.get(&id).map_or(0, |marks| marks.iter().filter(lives).count());
         let may_park = is_parked && self.may_park(at, is_current);
         let fact = &mut self.facts[at];
         // A session that does not know of a reset yet counts what was before it.
@@ -37,7 +40,7 @@ impl State {
         let earned = match reason {
             Some(DeathReason::Rejected) => attempts.rejections > 0,
             Some(DeathReason::Exhausted | DeathReason::Panicked) => attempts.failures >= attempts_max,
-            Some(DeathReason::CrashLoop) => attempts.crashes >= CRASHES_MAX,
+            Some(DeathReason::CrashLoop) => attempts.crashes as usize + stalled >= CRASHES_MAX as usize,
             // Of one that lies there already nothing more is asked.
             Some(DeathReason::Parked) => may_park || fact.letter.is_some(),
             _ => false,

@@ -3,6 +3,7 @@
 
 mod crashes;
 mod end;
+mod facts;
 mod group;
 mod handlers;
 pub mod letters;
@@ -22,7 +23,10 @@ use highwater::{
     clock::Clock,
 };
 
-use self::group::Beat;
+use self::{
+    facts::{Attempted, Fact, Filed, Seen, Witness, is_wanted},
+    group::Beat,
+};
 pub use self::{
     handlers::{Ends, Part},
     moves::Intent,
@@ -35,89 +39,6 @@ const CALLS_AT_ONCE_MAX: u32 = 2_000;
 /// The auditor, shared by all who report to it.
 #[derive(Debug, Clone)]
 pub struct Audit(Arc<Mutex<State>>);
-
-/// One entry, by the number that it carries.
-#[derive(Debug)]
-pub struct Fact {
-    pub id: EntryId,
-    pub key: u64,
-    /// Which life of the stream it belongs to.
-    pub life: u32,
-    /// It left the stream, after so many reports of gaps and resets; and whether nobody had handled it.
-    pub removed: Option<(usize, bool)>,
-    /// An operator said that it needs no handling.
-    pub excused: bool,
-    /// How often it was handled since the checkpoint was last set back before it: by effects that were committed, or by
-    /// handlers that succeeded.
-    pub handled: u32,
-    /// How often it became a dead letter since then.
-    pub buried: u32,
-    /// It was handled, buried or excused at some time.
-    ever: bool,
-    /// Its dead letter, while it lies there.
-    letter: Option<Filed>,
-    /// What may lead to that since then, and in all.
-    attempts: Attempted,
-    in_all: Attempted,
-    /// How often a process was killed with it, and the store did not know that it had started it, since it could know.
-    unmarked: u32,
-}
-
-/// A dead letter that lies there.
-#[derive(Debug, Clone, Copy)]
-struct Filed {
-    by: usize,
-    session: u32,
-    /// How many letters there were before it.
-    nth: u64,
-}
-
-/// What may lead to a dead letter.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Attempted {
-    /// Failures of handlers.
-    failures: u32,
-    rejections: u32,
-    /// Processes that were killed when the store had it as started by them.
-    crashes: u32,
-}
-
-/// What there is to see for a consumer that begins.
-#[derive(Debug, Clone, Default)]
-struct Seen {
-    /// The time between two resets.
-    era: u32,
-    /// This pause of the subscription stands.
-    paused: Option<u32>,
-    /// What is promised to be settled.
-    promised: BTreeSet<EntryId>,
-}
-
-/// A consumer, as far as the auditor knows it.
-#[derive(Debug, Default)]
-pub struct Witness {
-    name: Option<ConsumerName>,
-    /// What it has seen last, and what it had seen when it began.
-    seen: Seen,
-    began: Seen,
-    /// How often it has begun anew.
-    session: u32,
-    /// How many dead letters had been written by then.
-    letters: u64,
-    /// Up to here, it could not know whether it still holds what it held.
-    in_doubt: EntryId,
-    /// What it has handled: places among the facts.
-    succeeded: BTreeSet<usize>,
-    /// Something took place that may bring to it again what it has handled.
-    forgiven: bool,
-    /// What its handlers have failed with since it was last in doubt of what it holds.
-    failed: BTreeSet<EntryId>,
-    /// Handlers that run: session, key, entry.
-    running: Vec<(u32, u64, EntryId)>,
-    calls: (Duration, u32),
-    /// What its process has died of.
-    blamed: BTreeSet<EntryId>,
-}
 
 /// What is known.
 #[derive(Debug)]
@@ -372,13 +293,17 @@ impl State {
     /// A consumer has ended: what it held comes again, to others.
     pub fn ended(&mut self, who: usize) {
         self.counts.disruptions += 1;
+        if !self.setup.is_shared() {
+            // An owner that ends in order says so, and with that it is forgotten what the one before it may have started.
+            self.facts.iter_mut().for_each(|fact| fact.unmarked = 0);
+        }
         self.note(format_args!("c{who} is gone"));
     }
 
     /// A consumer has stopped gracefully.
     pub fn stopped(&mut self, who: usize, report: &Report) {
         // What it did not finish in time comes again.
-        self.counts.disruptions += 1;
+        self.ended(who);
         self.note(format_args!("c{who} has stopped: {report:?}"));
         let witness = &self.witnesses[who];
         if report.unsaved > 0
@@ -418,8 +343,4 @@ impl State {
 /// The number that an entry carries.
 pub fn number(delivery: &Delivery) -> Option<u64> {
     delivery.fields().get("n").and_then(|n| std::str::from_utf8(n).ok()?.parse().ok())
-}
-
-pub fn is_wanted(fact: &Fact) -> bool {
-    fact.handled == 0 && fact.buried == 0 && fact.removed.is_none() && !fact.excused
 }

@@ -64,6 +64,11 @@ impl State {
     /// An advance took effect: what it says is settled stays so.
     pub fn advanced(&mut self, who: usize, request: &Advance) {
         self.wrote(who, "advanced", request.epoch);
+        let is_behind = |stored: &Position| stored.watermark > request.position.watermark;
+        if self.position.as_ref().is_some_and(is_behind) {
+            // It changes nothing.
+            return;
+        }
         self.promise(&request.position);
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use highwater::{
     Delivery, EntryId, ErrorKind, HandlerError, LetterFilter, Letters, Operator, Position, Result, SeekTo,
-    backend::StreamBackendExt, dead_letter_stream,
+    backend::StreamBackendExt, dead_letter_stream, integrity::Finding,
 };
 
 use super::{Verdict, World};
@@ -86,6 +86,12 @@ impl World {
             // Without a checkpoint there is nothing to move.
             Err(error) if error.kind() == ErrorKind::Missing && before.is_none() => Ok(()),
             Err(error) if error.kind() == ErrorKind::Fenced && Some(id) != next => Ok(()),
+            Err(error) if error.kind() == ErrorKind::Gap => {
+                if let Some(Finding::Gap(gap)) = error.finding() {
+                    self.audit().lock().expect_gap(gap.lost.count());
+                }
+                Ok(())
+            }
             Ok(_) if Some(id) != next => Err(format!("{id} was skipped, and {next:?} is the next")),
             other => refused("skip", other.map(drop), force, alive).map(drop),
         }
