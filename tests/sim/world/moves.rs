@@ -1,6 +1,6 @@
 //! What an operator does with the tools of the library: it seeks, skips, resets with a reason, and redrives.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use highwater::{
     Delivery, EntryId, ErrorKind, HandlerError, LetterFilter, Letters, Operator, Position, Result, SeekTo,
@@ -22,18 +22,14 @@ impl World {
     pub(super) async fn seek(&mut self) -> Verdict {
         let (force, kind) = (self.random.bool(), self.random.u8(..5));
         let Some(id) = self.choose(|_, _| true) else { return Ok(()) };
-        let (to, expected) = {
-            let audit = self.audit().lock();
-            match kind {
-                0 => (SeekTo::Start, audit.above(None)),
-                1 => (SeekTo::End, Default::default()),
-                2 => {
-                    let ordinal = Some(audit.ordinal(id));
-                    drop(audit);
-                    return self.reset_with_reason(Position::at(id).with_ordinal(ordinal), force).await;
-                }
-                _ => (SeekTo::Id(id), audit.above(Some(id))),
-            }
+        if kind == 2 {
+            let ordinal = Some(self.audit().lock().ordinal(id));
+            return self.reset_with_reason(Position::at(id).with_ordinal(ordinal), force).await;
+        }
+        let (to, expected) = match kind {
+            0 => (SeekTo::Start, self.audit().lock().above(None)),
+            1 => (SeekTo::End, BTreeSet::new()),
+            _ => (SeekTo::Id(id), self.audit().lock().above(Some(id))),
         };
         self.audit().lock().note(format_args!("seek to {to:?}, forced: {force}"));
         let alive = self.audit().lock().anybody();
