@@ -17,7 +17,7 @@ use crate::{
     env::Env,
     list::{self, Group, Scenario},
     measure::{Run, busy},
-    stage::{Load, Stage},
+    stage::Stage,
     support::process::Guarded,
     table,
 };
@@ -60,14 +60,14 @@ pub fn run(args: &All) -> Result {
     let mut stage = Stage::open(args)?;
     let mut report = Vec::new();
     for group in list::groups() {
-        let group = chosen(group, &args.only);
+        let group = chosen(group, &args.only, args.long);
         if group.scenarios.is_empty() {
             continue;
         }
         println!("\n== {}: {}", group.name, group.about);
         let rows = measure(&mut stage, &group, args, &mut lines)?;
         stage.drop_streams()?;
-        println!("\n{}", table::markdown(group.name, &rows));
+        println!("\n{}", table::markdown(&rows));
         report.push((group, rows));
         // After each group, so that a run that is cut short has left something.
         table::write(args, &report)?;
@@ -75,7 +75,8 @@ pub fn run(args: &All) -> Result {
     Ok(())
 }
 
-fn chosen(mut group: Group, only: &[String]) -> Group {
+fn chosen(mut group: Group, only: &[String], long: bool) -> Group {
+    group.scenarios.retain(|scenario| long || !scenario.shape.long);
     if !only.is_empty() && !only.iter().any(|name| name == group.name) {
         group.scenarios.retain(|scenario| only.iter().any(|part| scenario.name.contains(part)));
     }
@@ -117,7 +118,7 @@ fn measure(stage: &mut Stage, group: &Group, args: &All, lines: &mut File) -> Re
 fn once(stage: &mut Stage, scenario: &Scenario, args: &All) -> Result<Run> {
     let mut best: Option<Run> = None;
     for _ in 0..if args.quiet { TRIES_MAX } else { 1 } {
-        let env = stage.env(scenario.needs, load(scenario, args))?;
+        let env = stage.env(scenario.needs, scenario.shape, args.entries)?;
         if args.quiet {
             wait_for_quiet()?;
         }
@@ -133,17 +134,6 @@ fn once(stage: &mut Stage, scenario: &Scenario, args: &All) -> Result<Run> {
         }
     }
     Ok(best.ok_or("no run")?)
-}
-
-fn load(scenario: &Scenario, args: &All) -> Load {
-    Load {
-        entries: args.entries / scenario.share,
-        payload: 100,
-        batch: 1_000,
-        many: 1,
-        rate: 0,
-        stream_entries: 0,
-    }
 }
 
 fn child(scenario: &Scenario, env: &Env, out: &Path) -> Result<Run> {

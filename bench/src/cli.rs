@@ -21,6 +21,9 @@ pub enum Task {
     /// One measured run: prints what it took as a line of JSON
     #[command(hide = true)]
     Run(Run),
+    /// Appends entries evenly
+    #[command(hide = true)]
+    Pace(Pace),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -58,4 +61,10 @@ pub struct Run {
     pub scenario: String,
     /// An `Env` as JSON
     pub env: String,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Pace {
+    /// The file that says what
+    pub told: PathBuf,
 }

@@ -7,9 +7,10 @@ use highwater_redis::Client;
 use crate::{
     Result,
     env::Env,
+    late,
     measure::Run,
     ours::{Ours, Store, Way},
-    raw,
+    raw, sweep,
 };
 
 /// Which servers a run needs beside the stream's.
@@ -26,8 +27,39 @@ pub struct Scenario {
     pub name: String,
     pub run: Work,
     pub needs: Needs,
-    /// It gets one of so many entries: it would take minutes else.
+    pub shape: Shape,
+}
+
+/// How much a run gets to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// One of so many entries: it would take minutes else.
     pub share: u64,
+    /// So many, and no share of what was asked for.
+    pub entries: Option<u64>,
+    pub payload: usize,
+    pub batch: usize,
+    pub many: u64,
+    pub rate: u64,
+    /// Only when long runs were asked for.
+    pub long: bool,
+    /// It makes its own streams.
+    pub unfilled: bool,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            share: 1,
+            entries: None,
+            payload: 100,
+            batch: 1_000,
+            many: 1,
+            rate: 0,
+            long: false,
+            unfilled: false,
+        }
+    }
 }
 
 /// Scenarios that are compared.
@@ -39,11 +71,12 @@ pub struct Group {
 
 /// All groups, in the order of what matters most.
 pub fn groups() -> Vec<Group> {
-    vec![Group {
+    let throughput = Group {
         name: "throughput",
         about: "A stream that is full, read to its end.",
         scenarios: throughput(),
-    }]
+    };
+    [vec![throughput], late::groups(), sweep::groups()].into_iter().flatten().collect()
 }
 
 /// The scenario of this name.
@@ -66,7 +99,7 @@ impl Scenario {
         F: Future<Output = Result<Run>> + Send + 'static,
     {
         let run: Work = Box::new(move |env| Box::pin(run(env)));
-        Self { name: name.to_owned(), run, needs: Needs::default(), share: 1 }
+        Self { name: name.to_owned(), run, needs: Needs::default(), shape: Shape::default() }
     }
 
     fn postgres(mut self) -> Self {
@@ -75,7 +108,25 @@ impl Scenario {
     }
 
     pub fn share(mut self, share: u64) -> Self {
-        self.share = share;
+        self.shape.share = share;
+        self
+    }
+
+    pub fn many(mut self, many: u64) -> Self {
+        self.shape.many = many;
+        self
+    }
+
+    /// So many entries a second, for so long, in streams of its own.
+    pub fn paced(mut self, rate: u64, seconds: u64) -> Self {
+        (self.shape.rate, self.shape.entries, self.shape.unfilled) = (rate, Some(rate * seconds), true);
+        self
+    }
+
+    /// The same under another name and shape.
+    pub fn shaped(mut self, name: &str, change: impl FnOnce(&mut Shape)) -> Self {
+        self.name = format!("{}/{name}", self.name);
+        change(&mut self.shape);
         self
     }
 }

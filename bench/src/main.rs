@@ -8,14 +8,18 @@
 mod campaign;
 mod cli;
 mod env;
+mod histogram;
+mod late;
 mod list;
 mod measure;
 mod ours;
 #[cfg(feature = "peers")]
 mod peers;
+mod produce;
 mod raw;
 mod stage;
 mod support;
+mod sweep;
 mod table;
 
 use std::{error, process::ExitCode};
@@ -35,6 +39,7 @@ fn main() -> ExitCode {
         cli::Task::All(args) => campaign::run(&args),
         cli::Task::List => list::print(),
         cli::Task::Run(args) => in_runtime(env::run(args)),
+        cli::Task::Pace(args) => in_runtime(late::pace(args)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,7 +14,7 @@ use crate::{
     Result,
     cli::All,
     env::{Env, FIELD, STREAM, Server},
-    list::Needs,
+    list::{Needs, Shape},
     support::{postgres::PostgresServer, server::RedisServer},
 };
 
@@ -36,18 +36,6 @@ pub struct Stage {
     runs: AtomicU64,
 }
 
-/// What a run is to read.
-#[derive(Debug, Clone, Copy)]
-pub struct Load {
-    pub entries: u64,
-    pub payload: usize,
-    pub batch: usize,
-    pub many: u64,
-    pub rate: u64,
-    /// So many entries are in the stream at least.
-    pub stream_entries: u64,
-}
-
 impl Stage {
     pub fn open(args: &All) -> Result<Self> {
         Ok(Self {
@@ -63,7 +51,7 @@ impl Stage {
     }
 
     /// What a run is told: the servers that it needs, a stream with that load, and a group that nobody had.
-    pub fn env(&mut self, needs: Needs, load: Load) -> Result<Env> {
+    pub fn env(&mut self, needs: Needs, shape: Shape, entries: u64) -> Result<Env> {
         if needs.other && self.other.is_none() {
             self.other = Some(RedisServer::try_start(&self.redis_program, &[])?);
         }
@@ -71,7 +59,9 @@ impl Stage {
             // Commits wait for the disk, as they would elsewhere.
             self.postgres = Some(PostgresServer::try_start(&self.postgres_programs, &["fsync=on"])?);
         }
-        let stream = self.stream(load)?;
+        // A multiple of the batch: loops that parse nothing count batches.
+        let entries = shape.entries.unwrap_or(entries / shape.share).next_multiple_of(shape.batch as u64);
+        let stream = if shape.unfilled { STREAM.to_owned() } else { self.stream(entries, shape.payload)? };
         let server =
             |redis: &RedisServer| -> Result<Server> { Ok(Server { url: redis.url(), pid: redis.pid()? }) };
         let postgres = self.postgres.as_ref().filter(|_| needs.postgres);
@@ -86,11 +76,11 @@ impl Stage {
             dir: self.dir.path().to_owned(),
             stream,
             group: format!("g{}", self.runs.fetch_add(1, Ordering::Relaxed)),
-            entries: load.entries,
-            payload: load.payload,
-            batch: load.batch,
-            many: load.many,
-            rate: load.rate,
+            entries,
+            payload: shape.payload,
+            batch: shape.batch,
+            many: shape.many,
+            rate: shape.rate,
         })
     }
 
@@ -114,11 +104,10 @@ impl Stage {
     }
 
     /// A stream with so many entries of this size, filled if it is not there.
-    fn stream(&mut self, load: Load) -> Result<String> {
-        let entries = load.entries.max(load.stream_entries);
-        let name = format!("{STREAM}-{entries}-{}", load.payload);
+    fn stream(&mut self, entries: u64, payload: usize) -> Result<String> {
+        let name = format!("{STREAM}-{entries}-{payload}");
         if self.filled.insert(name.clone()) {
-            fill(&self.redis, &name, entries, load.payload)?;
+            fill(&self.redis, &name, entries, payload)?;
         }
         Ok(name)
     }

@@ -27,7 +27,7 @@ impl Spread {
 }
 
 /// Rates with their spread, as ratios to the first row, and what they cost.
-pub fn markdown(_group: &str, rows: &[Row]) -> String {
+pub fn markdown(rows: &[Row]) -> String {
     let base = rows.first().map_or(1.0, |row| Spread::of(&row.runs, Run::rate).median);
     let mut text = String::from(
         "| | entries/s | min | max | of the first | client ns | server ns | peak RSS MB | other load |\n\
@@ -60,7 +60,7 @@ pub fn markdown(_group: &str, rows: &[Row]) -> String {
 pub fn write(args: &All, report: &[(Group, Vec<Row>)]) -> Result {
     let mut text = String::new();
     for (group, rows) in report {
-        text += &format!("## {}\n\n{}\n\n{}\n", group.name, group.about, markdown(group.name, rows));
+        text += &format!("## {}\n\n{}\n\n{}\n", group.name, group.about, markdown(rows));
     }
     fs::write(args.out.join("report.md"), text)?;
     Ok(())

@@ -32,7 +32,12 @@ struct Inner {
 
 impl Count {
     pub fn new(env: &Env) -> Self {
-        let (expected, payload) = (env.entries, env.payload);
+        Self::of(env, env.entries)
+    }
+
+    /// So many of them.
+    pub fn of(env: &Env, expected: u64) -> Self {
+        let payload = env.payload;
         Self(Arc::new(Inner { expected, payload, seen: AtomicU64::new(0), all: Notify::new() }))
     }
 

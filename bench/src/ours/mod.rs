@@ -2,6 +2,7 @@
 
 mod check;
 mod handlers;
+mod stuck;
 mod transactional;
 
 use std::{fmt, path::PathBuf, sync::Arc};
@@ -15,6 +16,7 @@ use highwater_redis::{Client, Fred, Redis, RedisRs, RedisStore};
 use highwater_sqlite::Sqlite;
 
 use self::handlers::Count;
+pub use self::stuck::run as stuck;
 use crate::{Result, env::Env, measure::Run};
 
 /// How entries come to the code of the user.

@@ -22,6 +22,11 @@ pub fn throughput() -> Vec<Scenario> {
         .collect()
 }
 
+/// Those that wait for entries, many of them on one stream.
+pub fn late(name: &str) -> Vec<Scenario> {
+    sea::late(name)
+}
+
 /// Counts what handlers saw, and says when that is all.
 #[derive(Debug, Default)]
 struct Seen {

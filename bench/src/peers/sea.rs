@@ -30,6 +30,14 @@ pub fn throughput() -> Vec<Scenario> {
     ways.into_iter().flat_map(each).collect()
 }
 
+/// A consumer in each group, in the way that it recommends for at-least-once.
+pub fn late(name: &str) -> Vec<Scenario> {
+    vec![
+        Scenario::new(&format!("sea-streamer 0.5/{name}"), stable::late),
+        Scenario::new(&format!("sea-streamer 1.0-rc/{name}"), preview::late),
+    ]
+}
+
 macro_rules! version {
     ($module:ident, $redis:ident, $types:ident) => {
         mod $module {
@@ -45,6 +53,7 @@ macro_rules! version {
             use crate::{
                 Result,
                 env::{Env, FIELD},
+                late::{Gauge, Running, under_load},
                 measure::Run,
                 raw,
             };
@@ -75,6 +84,30 @@ macro_rules! version {
                 Ok(run)
             }
 
+            pub(super) async fn late(env: Env) -> Result<Run> {
+                let stream = format!("{}-late", env.group);
+                let told = Env { stream: stream.clone(), ..env.clone() };
+                let groups = env.many;
+                under_load(env, vec![stream], groups, async move |gauge| {
+                    let mut running = Running::new();
+                    for n in 0..groups {
+                        let env = Env { group: format!("g{n}"), ..told.clone() };
+                        let consumer = connect(&env, Commit::Rolling { batch: 100 }).await?;
+                        running.spawn(consume(consumer, gauge.clone()));
+                    }
+                    Ok(running)
+                })
+                .await
+            }
+
+            async fn consume(consumer: RedisConsumer, gauge: Gauge) -> Result {
+                loop {
+                    let message = consumer.next().await?;
+                    gauge.take(message.message().as_bytes())?;
+                    consumer.ack(&message)?;
+                }
+            }
+
             async fn connect(env: &Env, commit: Commit) -> Result<RedisConsumer> {
                 let mut options = RedisConnectOptions::default();
                 options.set_message_field(FIELD);
@@ -83,6 +116,7 @@ macro_rules! version {
                 let mut options = RedisConsumerOptions::new(ConsumerMode::Resumable);
                 options.set_consumer_group(ConsumerGroup::new(&env.group))?;
                 options.set_auto_stream_reset(AutoStreamReset::Earliest);
+                options.set_mkstream(true);
                 match commit {
                     Commit::Default => {}
                     Commit::Rolling { batch } => {

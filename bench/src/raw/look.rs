@@ -54,10 +54,32 @@ async fn standing(env: &Env) -> Result<(usize, String)> {
     Ok((group.pending, group.last_delivered_id))
 }
 
-pub async fn is_empty(env: &Env, stream: &str) -> Result {
+/// How many there are beside this one.
+pub async fn connections(env: &Env) -> Result<usize> {
     let mut redis = connect(env).await?;
-    let left: u64 = cmd("XLEN").arg(stream).query_async(&mut redis).await?;
-    if left == 0 { Ok(()) } else { Err(format!("{left} are left").into()) }
+    let list: String = cmd("CLIENT").arg("LIST").query_async(&mut redis).await?;
+    Ok(list.lines().count().saturating_sub(1))
+}
+
+pub async fn is_empty(env: &Env, stream: &str) -> Result {
+    match len(env, stream).await? {
+        0 => Ok(()),
+        left => Err(format!("{left} are left").into()),
+    }
+}
+
+/// All entries of a run are there.
+pub async fn has_entries(env: &Env, stream: &str) -> Result {
+    match len(env, stream).await? {
+        len if len == env.entries => Ok(()),
+        len => Err(format!("{len} entries of {}", env.entries).into()),
+    }
+}
+
+async fn len(env: &Env, stream: &str) -> Result<u64> {
+    let mut redis = connect(env).await?;
+    let len: u64 = cmd("XLEN").arg(stream).query_async(&mut redis).await?;
+    Ok(len)
 }
 
 pub async fn sorted_set_len(env: &Env, key: &str) -> Result<u64> {

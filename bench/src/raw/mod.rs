@@ -9,13 +9,8 @@ mod sqlx;
 pub use self::{
     fred::{seq as fred_seq, two_clients as fred_two},
     limit::{group as limit_group, read as limit_read},
-    look::{
-        create_group, fill, group_is_done, hash_field, is_empty, nothing_pending, pending, sorted_set_len,
-    },
-    redis_rs::{
-        group_lean, group_two_connections, group_two_connections_checkpoint, group_two_readers, group_typed,
-        one_by_one, read_lean_checkpoint,
-    },
+    look::*,
+    redis_rs::*,
     sqlx::read_postgres,
 };
 

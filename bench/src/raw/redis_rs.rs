@@ -17,7 +17,7 @@ use crate::{
 const WAITING: usize = 2;
 
 /// An id and the fields, without a copy of either.
-type Lean = Vec<(Bytes, Vec<(Bytes, Bytes)>)>;
+pub type Lean = Vec<(Bytes, Vec<(Bytes, Bytes)>)>;
 
 /// `XREADGROUP` with the typed reply, then one `XACK`.
 pub async fn group_typed(env: Env) -> Result<Run> {
@@ -180,7 +180,7 @@ async fn sequential(env: &Env, redis: &mut MultiplexedConnection, consumer: &str
 }
 
 /// A connection that waits for a reply as long as it takes: the driver's default gives up after 500 ms.
-pub(super) async fn connect(env: &Env) -> Result<MultiplexedConnection> {
+pub async fn connect(env: &Env) -> Result<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new().set_response_timeout(None);
     Ok(Client::open(&*env.redis.url)?.get_multiplexed_async_connection_with_config(&config).await?)
 }
@@ -226,7 +226,7 @@ async fn at_the_end(redis: &mut MultiplexedConnection, env: &Env) -> Result {
 }
 
 /// Takes a reply apart, and looks at each payload.
-pub(super) fn lean(reply: Value, env: &Env) -> Result<Lean> {
+pub fn lean(reply: Value, env: &Env) -> Result<Lean> {
     let Some(Value::Array(stream)) = array(reply).and_then(|mut streams| streams.pop()) else {
         return Err("the stream is too short".into());
     };
