@@ -40,6 +40,13 @@ pub struct Row {
     pub failed: Option<String>,
 }
 
+/// A group that was measured.
+#[derive(Debug)]
+pub struct Measured {
+    pub name: &'static str,
+    pub rows: Vec<Row>,
+}
+
 /// A line of the file of all runs.
 #[derive(Serialize)]
 struct Line<'a> {
@@ -67,8 +74,9 @@ pub fn run(args: &All) -> Result {
         println!("\n== {}: {}", group.name, group.about);
         let rows = measure(&mut stage, &group, args, &mut lines)?;
         stage.drop_streams()?;
-        println!("\n{}", table::markdown(&rows));
-        report.push((group, rows));
+        let measured = Measured { name: group.name, rows };
+        println!("\n{}", table::markdown(&measured));
+        report.push(measured);
         // After each group, so that a run that is cut short has left something.
         table::write(args, &report)?;
     }

@@ -15,12 +15,14 @@ mod measure;
 mod ours;
 #[cfg(feature = "peers")]
 mod peers;
+mod plot;
 mod produce;
 mod raw;
 mod stage;
 mod support;
 mod sweep;
 mod table;
+mod verdict;
 
 use std::{error, process::ExitCode};
 

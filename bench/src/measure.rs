@@ -35,6 +35,10 @@ impl Run {
         self.client_ns as f64 / self.entries.max(1) as f64
     }
 
+    pub fn rss_mb(&self) -> f64 {
+        self.rss_kib as f64 / 1024.0
+    }
+
     pub fn server_each(&self) -> f64 {
         self.server_ns as f64 / self.entries.max(1) as f64
     }

@@ -41,7 +41,7 @@ async fn run(env: Env, batch: usize) -> Result<Run> {
     let worker = tokio::spawn(worker.run());
     seen.all.notified().await;
     // The last ones are still to be acked.
-    while raw::sorted_set_len(&env, &done).await? < env.entries {
+    while raw::set_len(&env, &done).await? < env.entries {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let run = meter.stop()?;

@@ -82,9 +82,9 @@ async fn len(env: &Env, stream: &str) -> Result<u64> {
     Ok(len)
 }
 
-pub async fn sorted_set_len(env: &Env, key: &str) -> Result<u64> {
+pub async fn set_len(env: &Env, key: &str) -> Result<u64> {
     let mut redis = connect(env).await?;
-    let len: u64 = cmd("ZCARD").arg(key).query_async(&mut redis).await?;
+    let len: u64 = cmd("SCARD").arg(key).query_async(&mut redis).await?;
     Ok(len)
 }
 
