@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::StreamExt;
 use highwater::{
-    Builder, Consumer, Delivery, Fields, HandlerError, Memory, Ownership, Producer, Report, Result,
+    Backoff, Builder, Consumer, Delivery, Fields, HandlerError, Memory, Ownership, Producer, Report, Result,
     Subscription,
     backend::{CheckpointBackend, Inspect, Removal, StreamBackend},
 };
@@ -263,6 +263,43 @@ async fn g13_what_a_killed_consumer_held_is_settled_within_5_s_and_a_long_handle
         assert!(killed.elapsed() < Duration::from_secs(5), "{ownership:?}: {:?}", killed.elapsed());
         assert_eq!((calls.numbers().len(), seen.numbers()), (1, vec![1]));
         beside.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g12_a_retry_and_a_dead_letter_are_seen_by_no_other_group_in_every_combination() {
+    for ownership in both() {
+        for (name, place) in places().await {
+            place.append(20).await;
+            let stream = Inspect::stream(place.subscription.stream.clone());
+            let before = place.stream.inspect(&stream).await.unwrap();
+            let failing = place.builder(ownership).configure(|settings| {
+                settings.attempts_max = 3;
+                settings.retry = Backoff::steps([Duration::from_millis(1)]);
+            });
+            // Two of three entries succeed at the second attempt; the others never do.
+            let tried = Mutex::new(BTreeSet::new());
+            let fails = move |delivery: Delivery| {
+                let n = number(&delivery);
+                let failed = tried.lock().unwrap().insert(n) || n.is_multiple_of(3);
+                let verdict = if failed { Err(HandlerError::retry("not yet")) } else { Ok(()) };
+                std::future::ready(verdict)
+            };
+            let running = Running::start(failing, fails);
+            place.until_all_settled().await;
+            let report = running.stop().await;
+            assert_eq!((report.settled, report.dead_lettered), (14, 6), "{name} {ownership:?}");
+            let after = place.stream.inspect(&stream).await.unwrap();
+            assert_eq!(before, after, "{name} {ownership:?}");
+
+            let seen = Seen::default();
+            let other = Subscription::new(place.subscription.stream.as_str(), "another").unwrap();
+            let other = Place { subscription: other, ..place };
+            let running = Running::start(other.builder(ownership), seen.handler());
+            other.until_all_settled().await;
+            running.stop().await;
+            assert_eq!(seen.numbers(), (1..=20).collect::<Vec<_>>(), "{name} {ownership:?}");
+        }
     }
 }
 
