@@ -5,7 +5,14 @@
 #[allow(dead_code, reason = "the other tests use what this does not")]
 mod support;
 
-use std::{future::ready, sync::Arc};
+use std::{
+    future::ready,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use allocation_counter::measure;
 use highwater::{Consumer, Delivery, Fields, Memory, Producer, Subscription, backend::AtomicSettle};
@@ -19,7 +26,7 @@ const MANY: u64 = 30_000;
 
 fn runtime() -> Runtime {
     // One thread, since allocations are counted by thread.
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
 /// Allocations an entry from the store to the handler and behind it.
@@ -29,25 +36,27 @@ fn each<B: AtomicSettle>(runtime: &Runtime, backend: &Arc<B>) -> f64 {
 }
 
 fn all<B: AtomicSettle>(runtime: &Runtime, backend: &Arc<B>, entries: u64) -> u64 {
-    let orders = Subscription::new(&unique("allocations"), "g").unwrap();
+    let orders = Subscription::new(&unique("allocations"), "g").expect("valid names");
     let fields = || Fields::from_iter([("d", "x".repeat(100))]);
     runtime.block_on(async {
-        let producer = Producer::new(orders.stream.clone(), Arc::clone(backend)).unwrap();
-        let appended = producer.append_many((0..entries).map(|_| fields()).collect()).await.unwrap();
-        assert!(appended.into_iter().all(|id| id.is_ok()));
-        producer.close().await.unwrap();
+        let producer =
+            Producer::new(orders.stream.clone(), Arc::clone(backend)).expect("the settings are valid");
+        let appended =
+            producer.append_many((0..entries).map(|_| fields()).collect()).await.expect("the store answers");
+        assert!(appended.iter().all(Result::is_ok));
+        producer.close().await.expect("the store answers");
     });
-    let consumer = Consumer::fused(orders, Arc::clone(backend)).build().unwrap();
+    let consumer = Consumer::fused(orders, Arc::clone(backend)).build().expect("the settings are valid");
     let done = Arc::new(Notify::new());
-    let (seen, all_seen) = (std::sync::atomic::AtomicU64::new(1), Arc::clone(&done));
+    let (seen, all_seen) = (AtomicU64::new(1), Arc::clone(&done));
     let handler = move |_: Delivery| {
-        if seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == entries {
+        if seen.fetch_add(1, Ordering::Relaxed) == entries {
             all_seen.notify_one();
         }
-        ready(Ok::<_, std::io::Error>(()))
+        ready(Ok::<_, io::Error>(()))
     };
     let counted = measure(|| {
-        let report = runtime.block_on(consumer.run(handler, done.notified())).unwrap();
+        let report = runtime.block_on(consumer.run(handler, done.notified())).expect("nothing fails");
         assert_eq!(report.settled, entries);
     });
     counted.count_total

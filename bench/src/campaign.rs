@@ -165,7 +165,8 @@ fn child(scenario: &Scenario, env: &Env, out: &Path) -> Result<Run> {
     let output = reader.join().map_err(|_| "the reader panicked")??;
     if !status.success() {
         let errors = fs::read_to_string(errors)?;
-        return Err(errors.lines().last().unwrap_or("it said nothing").to_owned().into());
+        let last = errors.lines().last().unwrap_or("it said nothing");
+        return Err(last.trim_start_matches("error: ").into());
     }
     Ok(serde_json::from_str(output.lines().last().ok_or("it printed nothing")?)?)
 }
