@@ -24,7 +24,7 @@ use crate::{
 /// Consumers have this long to take their places.
 const SETTLE_IN: Duration = Duration::from_secs(2);
 /// After the last entry was due, stragglers have this long.
-const STRAGGLE: Duration = Duration::from_secs(20);
+const STRAGGLE: Duration = Duration::from_secs(60);
 const SECONDS: u64 = 10;
 
 /// All groups of scenarios with a given rate.

@@ -179,9 +179,9 @@ async fn sequential(env: &Env, redis: &mut MultiplexedConnection, consumer: &str
     Ok(())
 }
 
-/// A connection that waits for a reply as long as it takes: the driver's default gives up after 500 ms.
+/// A connection that waits as long as it takes: the driver's default gives up on a reply after 500 ms.
 pub async fn connect(env: &Env) -> Result<MultiplexedConnection> {
-    let config = AsyncConnectionConfig::new().set_response_timeout(None);
+    let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
     Ok(Client::open(&*env.redis.url)?.get_multiplexed_async_connection_with_config(&config).await?)
 }
 
