@@ -60,7 +60,8 @@ impl PostgresServer {
         Ok(server)
     }
 
-    /// Its process id.
+    /// Its process id, for measurements.
+    #[expect(dead_code, reason = "no test asks")]
     pub fn pid(&self) -> io::Result<u32> {
         Ok(self.process.as_ref().ok_or(io::ErrorKind::NotConnected)?.pid())
     }
