@@ -112,7 +112,7 @@ fn a_redrive_that_keeps_the_letter_is_found() {
 /// Within so many sequences, one of these properties fails. Nearly always the first few hundred are enough; a mutant that only a
 /// rare sequence shows must not make this test depend on luck.
 fn found(mutant: Mutant, properties: &[&str]) {
-    let sequences = Sequences::expected_to_fail(6_000).patience(Duration::from_secs(3));
+    let sequences = Sequences::expected_to_fail(6_000).in_paused_time();
     let failure = sequences.run(&paused(), async || Broken::stores(mutant)).unwrap_err();
     let found = properties.iter().any(|property| failure.starts_with(property));
     assert!(found, "{mutant:?} breaks {properties:?}, and another property failed: {failure}");

@@ -162,7 +162,7 @@ impl World {
 
     /// G7: of what left the stream and was not handled, somebody told; who starts at the latest.
     async fn tell_gaps(&mut self) -> Verdict {
-        if self.untold().is_empty() {
+        if !self.time.is_paused || self.untold().is_empty() {
             return Ok(());
         }
         self.start();
@@ -204,7 +204,7 @@ impl World {
             if wanted.is_empty() && (!saved || unsettled.is_empty()) && self.facts.stale.is_none() {
                 return Ok(());
             }
-            if self.now().saturating_sub(since) > self.patience {
+            if self.now().saturating_sub(since) > self.time.patience {
                 let seen = &self.facts.seen;
                 return Err(format!(
                     "G1: a stall: {wanted:?} not handled, {unsettled:?} not settled, at {seen:?}"

@@ -15,6 +15,7 @@ use super::{
     facts::{Fact, Facts, Verdict, Witness},
     letters::fields_of,
     plan::{Op, Ordering, Setup, Store},
+    run::Time,
 };
 use crate::{
     EntryId, Error, Ownership, Subscription,
@@ -53,12 +54,11 @@ pub(super) struct World {
     /// The last letter that was read.
     pub(super) last_letter: EntryId,
     pub(super) deliveries: u64,
-    /// Only a failure waits so long.
-    pub(super) patience: Duration,
+    pub(super) time: Time,
 }
 
 impl World {
-    pub(super) fn new(mut setup: Setup, stores: Stores, stream: String, patience: Duration) -> Self {
+    pub(super) fn new(mut setup: Setup, stores: Stores, stream: String, time: Time) -> Self {
         setup.transactional &= stores.transactional.is_some();
         if setup.transactional && setup.ownership == Ownership::Exclusive {
             setup.ordering = Ordering::Strict;
@@ -80,7 +80,7 @@ impl World {
             paused: None,
             last_letter: EntryId::ZERO,
             deliveries: 0,
-            patience,
+            time,
         }
     }
 
@@ -288,7 +288,7 @@ impl World {
                     self.settle_at(at);
                 }
             }
-            if self.now().saturating_sub(since) > self.patience {
+            if self.now().saturating_sub(since) > self.time.patience {
                 return Err(format!("G15: consumer {who} does not stop"));
             }
             self.sleep(POLL).await;
