@@ -34,16 +34,7 @@ pub struct Sequences {
     cases: u32,
     shrinks: u32,
     persistent: bool,
-    time: Time,
-}
-
-/// How time passes, and what may be asked for in it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Time {
-    /// Only a failure waits so long.
-    pub(super) patience: Duration,
-    /// Nothing happens while nobody waits.
-    pub(super) is_paused: bool,
+    patience: Duration,
 }
 
 /// What was run.
@@ -67,7 +58,7 @@ impl Sequences {
             cases: asked.unwrap_or(count),
             shrinks: 400,
             persistent: true,
-            time: Time { patience: Duration::from_secs(20), is_paused: false },
+            patience: Duration::from_secs(20),
         }
     }
 
@@ -84,16 +75,15 @@ impl Sequences {
         self
     }
 
-    /// In paused time: it waits for less, and asks that every gap is told. In real time a trim may come while a read is under way,
-    /// which nobody can tell.
+    /// How long to wait for what must happen by itself. Where time is paused, less is enough. Default: 20 s.
     #[must_use]
-    pub fn in_paused_time(mut self) -> Self {
-        self.time = Time { patience: Duration::from_secs(3), is_paused: true };
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
     /// Runs them. `make` gives the stores for each, which may be the same ones: each uses names of its own. Over stores that do
-    /// nothing outside of the runtime, its time may be paused, and [`in_paused_time`](Self::in_paused_time) says so.
+    /// nothing outside of the runtime, its time may be paused.
     ///
     /// # Errors
     ///
@@ -113,7 +103,7 @@ impl Sequences {
         };
         let summary = RefCell::new(Summary::default());
         let result = TestRunner::new(config).run(&Plans::sequential_strategy(STEPS), |(plan, ops, seen)| {
-            let case = sequence(&plan, &ops, self.time, &make, |_| {
+            let case = sequence(&plan, &ops, self.patience, &make, |_| {
                 // It is for what shrinks.
                 if let Some(seen) = seen.as_ref().filter(|_| self.shrinks > 0) {
                     seen.fetch_add(1, Ordering::SeqCst);
@@ -139,11 +129,11 @@ impl Sequences {
 async fn sequence(
     plan: &Plan,
     ops: &[Op],
-    time: Time,
+    patience: Duration,
     make: &impl AsyncFn() -> Stores,
     seen: impl Fn(&Op),
 ) -> Result<u64, String> {
-    let mut world = World::new(plan.setup.clone(), make().await, name(), time);
+    let mut world = World::new(plan.setup.clone(), make().await, name(), patience);
     // What the runtime does by chance is the same each time.
     fastrand::seed(plan.setup.seed);
     for op in ops {
