@@ -37,14 +37,11 @@ async fn g14_a_read_whose_reply_was_lost_loses_nothing() {
         let running = Running::start(place.builder(ownership), seen.handler());
         place.until_all_settled().await;
         proxy.lose_reply_to(command);
-        // The read under way was sent before, and brings this: it is the next one whose reply is lost.
-        place.append(1).await;
-        place.until_all_settled().await;
         place.append(20).await;
         proxy.triggered(1).await;
         place.until_all_settled().await;
         let report = running.stop().await;
-        let expected: Vec<_> = [1, 1].into_iter().chain(1..=20).collect();
+        let expected: Vec<_> = std::iter::once(1).chain(1..=20).collect();
         assert_eq!(seen.numbers(), expected, "{ownership:?}");
         assert!(report.reconnects >= 1, "{report:?}");
     }
