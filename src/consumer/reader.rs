@@ -95,7 +95,13 @@ impl Reader {
     /// The next batch, which may be empty. Waits and asks again while a store cannot answer.
     pub(crate) async fn next(&mut self, limit: usize) -> Result<Batch> {
         loop {
+            let was_new = matches!(self.phase, Phase::New);
             match self.attempt(limit).await {
+                // At once, and not when there is room to read: what would make room may wait for the resume path.
+                Ok(_) if was_new && matches!(self.phase, Phase::Resume) => {
+                    self.failed = 0;
+                    continue;
+                }
                 Ok(batch) => {
                     self.failed = 0;
                     let recovering = !matches!(self.phase, Phase::New);
