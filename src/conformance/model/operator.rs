@@ -108,7 +108,11 @@ impl World {
         let request = ResetCheckpoint::pause(self.subscription.clone(), paused).force(true);
         self.stores.checkpoints.reset(&request).await.map_err(typed)?;
         self.paused = paused.then(|| self.now());
-        self.actors.iter_mut().for_each(|actor| actor.witness.forgiven = true);
+        // A lease that was granted until now is over.
+        self.read_notes()?;
+        for actor in &mut self.actors {
+            (actor.witness.forgiven, actor.witness.fenced) = (true, true);
+        }
         Ok(())
     }
 

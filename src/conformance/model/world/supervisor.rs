@@ -14,7 +14,7 @@ use crate::{
 
 impl World {
     /// Takes in what observers have seen.
-    pub(super) fn read_notes(&mut self) -> Verdict {
+    pub(in crate::conformance::model) fn read_notes(&mut self) -> Verdict {
         let notes = mem::take(&mut *self.desk.notes.lock().unwrap_or_else(PoisonError::into_inner));
         for (who, then, note) in notes {
             if let Note::Gap(gap) = note {
@@ -32,7 +32,7 @@ impl World {
                 Note::Acquired if then != era => {}
                 Note::Acquired => {
                     let is_old = actor.witness.era != era;
-                    (actor.witness.era, actor.witness.life) = (era, life);
+                    (actor.witness.era, actor.witness.life, actor.witness.fenced) = (era, life, false);
                     if is_old {
                         actor.witness.settled.clear();
                         actor.witness.succeeded.clear();
