@@ -120,7 +120,9 @@ impl World {
     pub(super) fn suspect(&mut self, n: u64, who: usize) {
         let (era, in_doubt) = (self.facts.era, self.facts.in_doubt);
         let Some(actor) = self.actors.iter().find(|actor| actor.witness.who == who) else { return };
-        let is_known = actor.witness.forgiven || actor.witness.era != era;
+        // An owner's letter carries no epoch. One that was under way at a reset comes all the same, and its entry as well.
+        let is_late = !self.is_shared() && era > 0;
+        let is_known = actor.witness.forgiven || actor.witness.era != era || is_late;
         let fact = self.facts.fact(n);
         let is_there = fact.lies.as_ref().is_some_and(|grave| !grave.old);
         // Whether what it did in a transaction is committed, is not known yet.
