@@ -22,6 +22,8 @@ pub(super) struct Grave {
     key: Option<u64>,
     /// The checkpoint was set back before it since: it comes again.
     pub(super) old: bool,
+    /// It may have been under way at a reset. An owner's letter carries no epoch, so it comes all the same, and so does its entry.
+    late: bool,
 }
 
 /// What an entry carries.
@@ -70,7 +72,9 @@ impl World {
                 self.actors.iter().find(|actor| letter.consumer.as_str() == name_of(actor.witness.who));
             // After a reset, a letter may be of a session that did not know of it yet.
             let is_of_now = writer.is_some() && self.facts.era == 0;
-            self.facts.buried(entry.id, &letter, is_of_now)?;
+            // An owner of before goes on for its time to live at most.
+            let is_late = !self.is_shared() && self.reset_at.is_some_and(|at| self.now() < at + TTL * 3);
+            self.facts.buried(entry.id, &letter, is_of_now, is_late)?;
         }
         Ok(())
     }
@@ -120,11 +124,9 @@ impl World {
     pub(super) fn suspect(&mut self, n: u64, who: usize) {
         let (era, in_doubt) = (self.facts.era, self.facts.in_doubt);
         let Some(actor) = self.actors.iter().find(|actor| actor.witness.who == who) else { return };
-        // An owner's letter carries no epoch. One that was under way at a reset comes all the same, and its entry as well.
-        let is_late = !self.is_shared() && era > 0;
-        let is_known = actor.witness.forgiven || actor.witness.era != era || is_late;
+        let is_known = actor.witness.forgiven || actor.witness.era != era;
         let fact = self.facts.fact(n);
-        let is_there = fact.lies.as_ref().is_some_and(|grave| !grave.old);
+        let is_there = fact.lies.as_ref().is_some_and(|grave| !grave.old && !grave.late);
         // Whether what it did in a transaction is committed, is not known yet.
         if is_there && !is_known && !self.setup.transactional && fact.id > in_doubt {
             self.suspects.push((who, n));
@@ -167,7 +169,7 @@ impl Facts {
     }
 
     /// A letter has come: G11.
-    fn buried(&mut self, at: EntryId, letter: &Letter, is_of_now: bool) -> Verdict {
+    fn buried(&mut self, at: EntryId, letter: &Letter, is_of_now: bool, late: bool) -> Verdict {
         let number = number(&letter.fields).and_then(|n| usize::try_from(n).ok());
         let known = number.and_then(|n| Some((n as u64, self.entries.get(n)?)));
         let Some((n, fact)) = known else { return Err(format!("G11: a letter of no entry: {letter:?}")) };
@@ -199,7 +201,7 @@ impl Facts {
             return Err(format!("G9: {} took effect, and was dead-lettered", fact.id));
         }
         let fact = self.fact(n);
-        (fact.dead, fact.lies) = (true, Some(Grave { letter: at, key: letter.key, old: false }));
+        (fact.dead, fact.lies) = (true, Some(Grave { letter: at, key: letter.key, old: false, late }));
         Ok(())
     }
 
@@ -217,7 +219,7 @@ impl Facts {
         if !self.parks() || self.setup.ownership == Ownership::Shared {
             return Ok(());
         }
-        match self.graves().find(|(m, _)| *m < n && m % KEYS == n % KEYS) {
+        match self.graves().find(|(m, grave)| *m < n && m % KEYS == n % KEYS && !grave.late) {
             Some((m, _)) => Err(format!("G10: {} is handled, and {m} before it lies there", fact.id)),
             None => Ok(()),
         }

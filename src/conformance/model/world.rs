@@ -49,6 +49,8 @@ pub(super) struct World {
     pub(super) gaps: Vec<Gap>,
     /// Consumers that handled an entry which had a letter: they must have lost it before.
     pub(super) suspects: Vec<(usize, u64)>,
+    /// When the last reset was, or the stream was created anew.
+    pub(super) reset_at: Option<Duration>,
     /// The subscription is paused, since then.
     pub(super) paused: Option<Duration>,
     /// The last letter that was read.
@@ -77,6 +79,7 @@ impl World {
             clock: Clock::started(),
             gaps: Vec::new(),
             suspects: Vec::new(),
+            reset_at: None,
             paused: None,
             last_letter: EntryId::ZERO,
             deliveries: 0,
@@ -303,7 +306,8 @@ impl World {
     }
 
     /// What consumers are granted from now on is of another time.
-    pub(super) fn next_era(&self) {
+    pub(super) fn next_era(&mut self) {
+        self.reset_at = Some(self.now());
         self.desk.era.store(self.facts.era, atomic::Ordering::Relaxed);
     }
 
