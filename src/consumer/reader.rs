@@ -97,7 +97,7 @@ impl Reader {
         loop {
             match self.attempt(limit).await {
                 // At once: there may be no room to read before what was let go has come again.
-                Ok(_) if matches!(self.phase, Phase::Resume) => {
+                Ok(batch) if matches!(self.phase, Phase::Resume) && !batch.anew => {
                     self.failed = 0;
                     continue;
                 }
