@@ -95,10 +95,9 @@ impl Reader {
     /// The next batch, which may be empty. Waits and asks again while a store cannot answer.
     pub(crate) async fn next(&mut self, limit: usize) -> Result<Batch> {
         loop {
-            let was_new = matches!(self.phase, Phase::New);
             match self.attempt(limit).await {
-                // At once, and not when there is room to read: what would make room may wait for the resume path.
-                Ok(_) if was_new && matches!(self.phase, Phase::Resume) => {
+                // At once: there may be no room to read before what was let go has come again.
+                Ok(batch) if matches!(self.phase, Phase::Resume) && !batch.anew => {
                     self.failed = 0;
                     continue;
                 }
