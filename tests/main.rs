@@ -24,6 +24,8 @@ mod scenarios;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod spawned;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tidy;

@@ -160,8 +160,7 @@ pub struct ResetCheckpoint {
     pub position: Option<Position>,
     /// Whether nobody is to consume the subscription from now on. `None`: as it is.
     pub paused: Option<bool>,
-    /// Why: kept in the record, until the next reset.
-    pub reason: Option<String>,
+    reason: Option<String>,
     /// The watermark that the caller believes to be stored; any other is [`Fenced`](crate::ErrorKind::Fenced). `None`: whatever it
     /// is.
     pub expected_watermark: Option<EntryId>,
@@ -197,7 +196,7 @@ impl ResetCheckpoint {
         }
     }
 
-    /// Says why.
+    /// Says why: kept in the record, until the next reset.
     ///
     /// # Errors
     ///
@@ -207,6 +206,12 @@ impl ResetCheckpoint {
         check_reason(&reason)?;
         self.reason = Some(reason).filter(|reason| !reason.is_empty());
         Ok(self)
+    }
+
+    /// Why, if that was said.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 
     /// Only if the checkpoint stands there; the beginning, if there is none.

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::{
     DeadLetters, Ownership,
     lane::CallLimit,
+    lease::Lease,
     observer::{Observation, Reporter},
     settings::Settings,
     settle::Settler,
@@ -36,10 +37,13 @@ pub(crate) struct Context {
     pub(crate) settler: Settler,
     pub(crate) dead: DeadLetters,
     pub(crate) clock: Clock,
+    pub(crate) lease: Arc<Lease>,
     pub(crate) reporter: Reporter,
     /// Asks the reader to take the resume path before it reads on.
     pub(crate) resume: Notify,
     epoch: AtomicU64,
+    /// Whether what is held may belong to a stream, or a checkpoint, that is not there any more.
+    in_doubt: AtomicBool,
     incarnation: Mutex<Option<Incarnation>>,
     state: Mutex<Option<StreamState>>,
     marks: Mutex<VecDeque<Mark>>,
@@ -86,10 +90,12 @@ impl Context {
             store,
             settler,
             dead,
+            lease: Arc::new(Lease::new(clock.clone())),
             clock,
             reporter,
             resume: Notify::new(),
             epoch: AtomicU64::new(0),
+            in_doubt: AtomicBool::new(false),
             incarnation: Mutex::default(),
             state: Mutex::default(),
             marks: Mutex::default(),
@@ -116,9 +122,10 @@ impl Context {
         owner != &ours && name(owner) == name(&ours)
     }
 
-    /// How long a call of the handler may take.
+    /// When the handler may be called, and how long a call may take.
     pub(crate) fn call_limit(&self) -> CallLimit {
-        CallLimit { clock: self.clock.clone(), limit: self.settings.handler_timeout }
+        let (clock, lease) = (self.clock.clone(), Arc::clone(&self.lease));
+        CallLimit { clock, limit: self.settings.handler_timeout, lease }
     }
 
     /// Whether an entry that is given up must be known as such before its letter is written: where that is not one step with
@@ -141,6 +148,15 @@ impl Context {
 
     pub(crate) fn set_epoch(&self, epoch: Epoch) {
         self.epoch.store(epoch.0, Ordering::Release);
+    }
+
+    /// Shared: from when the resume path is needed until it has been taken.
+    pub(crate) fn doubt(&self, in_doubt: bool) {
+        self.in_doubt.store(in_doubt, Ordering::Release);
+    }
+
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::Acquire)
     }
 
     pub(crate) fn incarnation(&self) -> Option<Incarnation> {

@@ -150,6 +150,7 @@ impl Lanes for HandOver {
         Box::pin(async move {
             let slot = chunk.slot;
             debug_assert_eq!(chunk.deliveries.len(), 1, "one delivery a chunk");
+            self.context.lease.stands().await;
             if !desk.halted()
                 && let Some(delivery) = chunk.deliveries.pop()
             {

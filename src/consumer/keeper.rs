@@ -95,9 +95,11 @@ async fn own(context: &Context) -> Result<Option<Position>> {
     let patience = context.clock.elapsed() + context.settings.ttl + context.settings.ttl / 3;
     let mut seen: Option<Option<ConsumerName>> = None;
     loop {
+        let asked = context.clock.elapsed();
         match context.store.acquire(&request).await? {
             Acquired::Owned(ownership) => {
                 context.set_epoch(ownership.epoch);
+                context.lease.granted(asked, request.ttl);
                 if context.store.load(&context.subscription).await?.is_some_and(|c| c.paused) {
                     leave(context, GOODBYE_MAX).await;
                     return Ok(None);
@@ -179,7 +181,12 @@ async fn watch(context: &Context) {
 async fn renewals(context: &Context, news: &mpsc::UnboundedSender<News>) {
     let interval = context.settings.ttl / 3;
     let mut wait = interval.mul_f64(clock::fraction());
-    // By our own monotonic clock, from before the call that was answered: never later than the store's deadline.
+    if context.lease.is_over() {
+        // To find out where to go on took long. No handler is called until it is renewed.
+        wait = Duration::ZERO;
+    }
+    // By our own monotonic clock: from now, so that a store that is slow has the time of a renewal to answer the first one,
+    // and then from before the call that was answered.
     let mut stands_until = context.clock.elapsed() + context.settings.ttl;
     // A renewal whose reply was lost may have been the one that found the last one run out.
     let mut in_doubt = false;
@@ -194,6 +201,9 @@ async fn renewals(context: &Context, news: &mpsc::UnboundedSender<News>) {
         match renew(context, limit).await {
             Ok(beat) => {
                 stands_until = asked + context.settings.ttl;
+                if context.settings.ownership == Ownership::Exclusive {
+                    context.lease.granted(asked, context.settings.ttl);
+                }
                 wait = interval.mul_f64(0.75 + 0.25 * clock::fraction());
                 let lapsed = beat == Beat::Fresh || std::mem::take(&mut in_doubt);
                 if lapsed && news.send(News::Lapsed).is_err() {

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use super::{
     BatchHandler, Handler, HandlerError,
+    lease::{Lease, Looks},
     machine::{Failure, Finished, Slot},
 };
 use crate::{Delivery, EntryId, Epoch, Position, Result, clock::Clock};
@@ -85,11 +86,12 @@ pub(crate) trait Lanes: Send + Sync + 'static {
     fn run(self: Arc<Self>, chunk: Chunk, desk: Arc<Desk>) -> BoxFuture<'static, ()>;
 }
 
-/// How long a call of a handler may take.
+/// When a handler may be called, and how long a call may take.
 #[derive(Debug, Clone)]
 pub(crate) struct CallLimit {
     pub(crate) clock: Clock,
     pub(crate) limit: Option<Duration>,
+    pub(crate) lease: Arc<Lease>,
 }
 
 /// One call for each delivery.
@@ -104,9 +106,13 @@ impl<H: Handler> Lanes for PerEntry<H> {
         let Chunk { slot, deliveries: chunk, .. } = chunk;
         Box::pin(async move {
             let mut chunk = chunk.into_iter();
-            while !desk.halted()
-                && let Some(delivery) = chunk.next()
-            {
+            let mut looks = Looks::new();
+            loop {
+                looks.before_call(&self.1.lease).await;
+                if desk.halted() {
+                    break;
+                }
+                let Some(delivery) = chunk.next() else { break };
                 let (id, bytes) = (delivery.id(), delivery.fields().size() as u64);
                 // The call is within, for a handler may panic before it returns its future.
                 match self.1.caught(async { self.0.handle(delivery.clone()).await }).await {
@@ -137,6 +143,7 @@ impl<H: BatchHandler> Lanes for PerBatch<H> {
     fn run(self: Arc<Self>, chunk: Chunk, desk: Arc<Desk>) -> BoxFuture<'static, ()> {
         let Chunk { slot, deliveries: chunk, .. } = chunk;
         Box::pin(async move {
+            self.1.lease.stands().await;
             if desk.halted() {
                 desk.put(Finished::Idle { slot, rest: chunk });
                 return;

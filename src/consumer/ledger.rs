@@ -10,6 +10,8 @@ use crate::{Delivery, EntryId, Position};
 pub(crate) struct Save {
     /// Shared: what to ack. The server then says how far the group is settled.
     pub(crate) ids: Vec<EntryId>,
+    /// Shared: how many of them were acked together with their dead letters, about.
+    pub(crate) letters: usize,
     /// Exclusive: how far the subscription is settled.
     pub(crate) position: Option<Position>,
     /// Exclusive: how many entries were settled since the save before.
@@ -33,6 +35,8 @@ pub(crate) struct Held {
     entries: HashMap<EntryId, u8>,
     /// Handled, not acked yet.
     unsaved: Vec<EntryId>,
+    /// How many of those were acked together with their dead letters. They are acked again, so that the checkpoint follows.
+    letters: usize,
     /// While this consumer's pending entries are read again: what was acked meanwhile. Such a read is of an instant that may
     /// be before the ack.
     acked: Option<HashSet<EntryId>>,
@@ -91,6 +95,14 @@ impl Ledger {
                     held.unsaved.push(id);
                 }
             }
+        }
+    }
+
+    /// Marks an entry as acked together with its dead letter.
+    pub(crate) fn buried(&mut self, id: EntryId) {
+        self.settle(id);
+        if let Self::Shared(held) = self {
+            held.letters += 1;
         }
     }
 
@@ -167,7 +179,10 @@ impl Ledger {
             }
             Self::Shared(held) => {
                 let rest = held.unsaved.split_off(ids_max.min(held.unsaved.len()));
-                Save { ids: std::mem::replace(&mut held.unsaved, rest), ..Save::default() }
+                let ids = std::mem::replace(&mut held.unsaved, rest);
+                let letters = held.letters.min(ids.len());
+                held.letters -= letters;
+                Save { ids, letters, ..Save::default() }
             }
         }
     }
@@ -219,6 +234,7 @@ impl Ledger {
             // The next position includes this one.
             Self::Exclusive { unsaved, .. } => *unsaved += save.settled.max(1),
             Self::Shared(held) => {
+                held.letters += save.letters;
                 let newer = std::mem::replace(&mut held.unsaved, save.ids);
                 held.unsaved.extend(newer);
             }

@@ -11,6 +11,7 @@ mod events;
 mod handler;
 mod keeper;
 mod lane;
+mod lease;
 mod ledger;
 mod machine;
 mod observer;

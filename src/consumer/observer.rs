@@ -44,7 +44,8 @@ pub enum Observation<'a> {
         watermark: EntryId,
         /// How long the stores took.
         latency: Duration,
-        /// How many acks found nothing pending: somebody else had acked the entry, or claimed and finished it.
+        /// How many acks found nothing pending: somebody else had acked the entry, or claimed and finished it. Those of dead
+        /// letters, which are acked with their letter, do not count.
         late_acks: u64,
     },
     /// Entries left the stream before they were settled.

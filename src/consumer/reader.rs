@@ -8,9 +8,10 @@ use super::{
     observer::Observation,
     resume,
     settings::Ownership,
+    settle::Life,
 };
 use crate::{
-    Attempts, Delivery, EntryId, Epoch, ErrorKind, Incarnation, Position, Result,
+    Attempts, Delivery, EntryId, ErrorKind, Position, Result,
     backend::{Beat, Inspect, Read, ReadGroup, ReadPending, Renew},
     clock,
     integrity::{self, Finding},
@@ -62,7 +63,7 @@ pub(crate) struct Reader {
     /// The last new id that was read; a group delivers nothing new at or below it.
     read: EntryId,
     /// Shared: the epoch, and the life of the stream, that all that is held belongs to.
-    life: (Epoch, Option<Incarnation>),
+    life: Life,
     /// Exclusive: how many entries were ever added up to it, by our own count.
     ordinal: Option<u64>,
 }
@@ -115,13 +116,14 @@ impl Reader {
                 Err(error) => return Err(error),
             }
             // Entries may have become pending that nobody has seen.
-            self.phase = Phase::Resume;
+            self.resume();
         }
     }
 
     /// The resume path comes next.
     pub(crate) fn resume(&mut self) {
         self.phase = Phase::Resume;
+        self.context.doubt(true);
     }
 
     fn backoff(&mut self, error: &crate::Error) -> Duration {
@@ -152,6 +154,7 @@ impl Reader {
                 self.read = position.watermark;
                 self.phase = Phase::Pending { after: EntryId::ZERO };
                 let anew = !self.is_same_life();
+                self.context.doubt(anew);
                 Ok(Batch { resumed: Some(position), created, anew, ..Batch::default() })
             }
             Phase::Pending { after } => self.pending(after, limit).await,
@@ -173,7 +176,7 @@ impl Reader {
                     biased;
                     () = context.resume.notified() => {
                         // The read is dropped; what it may have taken is found among the pending entries.
-                        self.phase = Phase::Resume;
+                        self.resume();
                         Ok(Batch::default())
                     }
                     batch = self.new_entries(limit) => batch,
@@ -230,7 +233,7 @@ impl Reader {
             if first.id() <= self.read {
                 // The group was moved back behind our back, perhaps created anew by another consumer. These are pending
                 // for us: take them again on the resume path, which knows what is settled.
-                self.phase = Phase::Resume;
+                self.resume();
                 return Ok(Batch::default());
             }
             self.read = last.id();
@@ -295,18 +298,18 @@ impl Reader {
         // A stream that was not there when the session began.
         self.life.1 = self.life.1.take().or_else(|| context.incarnation());
         if !self.is_same_life() {
-            self.phase = Phase::Resume;
+            self.resume();
             return Ok(None);
         }
         let Some(group) = state.as_ref().and_then(|state| state.group.as_ref()) else {
-            self.phase = Phase::Resume;
+            self.resume();
             return Ok(None);
         };
         let delivered =
             Position::at(group.last_delivered).with_ordinal(group.entries_read).with_incarnation(before);
         // Without the group's count nothing can be said while it runs; the pending entries speak for themselves.
         if group.entries_read.is_some() && integrity::check(&delivered, state.as_ref()).is_some() {
-            self.phase = Phase::Resume;
+            self.resume();
         }
         Ok(None)
     }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{context::Context, ledger::Save};
+use super::{context::Context, ledger::Save, resume};
 use crate::{
-    EntryId, Epoch, Position, Result,
-    backend::{Ack, Advance, AtomicSettle, CheckpointBackend, Settle, StreamBackend},
+    EntryId, Epoch, Error, ErrorKind, Incarnation, Position, Result,
+    backend::{Ack, Advance, AtomicSettle, CheckpointBackend, Inspect, Settle, StreamBackend},
 };
 
 /// How a save reaches the stores.
@@ -19,6 +19,9 @@ pub(crate) enum Settler {
     Atomic(Arc<dyn AtomicSettle>),
 }
 
+/// What is held belongs to it: the epoch of the checkpoint, and the incarnation of the stream where it has one.
+pub(crate) type Life = (Epoch, Option<Incarnation>);
+
 /// What a save has led to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Saved {
@@ -29,6 +32,24 @@ pub(crate) struct Saved {
 }
 
 impl Settler {
+    /// Where a save takes two steps, the ack knows neither epoch nor life of the stream. Comes before one that is in doubt: ids of a
+    /// stream that is gone may stand for other entries by now.
+    pub(crate) async fn check(&self, context: &Context, life: &Life) -> Result<()> {
+        if !matches!(self, Self::TwoStep) {
+            return Ok(());
+        }
+        let (epoch, incarnation) = life;
+        let stored = context.store.load(&context.subscription).await?;
+        let state = context.stream.inspect(&Inspect::stream(context.subscription.stream.clone())).await?;
+        let now = state.and_then(|state| state.incarnation);
+        if resume::epoch(stored.as_ref()) == *epoch && (incarnation.is_none() || *incarnation == now) {
+            return Ok(());
+        }
+        let message =
+            "the checkpoint was reset, or the stream created anew: what was handled before is not acked";
+        Err(Error::new(ErrorKind::Fenced, message))
+    }
+
     /// Saves. Idempotent, so that it may be repeated after any error.
     ///
     /// What is held, and what the group says now, is true in this `epoch` and in no later one.
@@ -67,7 +88,8 @@ impl Settler {
                 (settled.acked, settled.position.map(|p| p.watermark))
             }
         };
-        Ok(Saved { watermark: position, late_acks: asked.saturating_sub(acked) })
+        let late_acks = asked.saturating_sub(acked).saturating_sub(save.letters as u64);
+        Ok(Saved { watermark: position, late_acks })
     }
 }
 

@@ -77,6 +77,7 @@ where
     fn run(self: Arc<Self>, chunk: Chunk, desk: Arc<Desk>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let slot = chunk.slot;
+            self.context.lease.stands().await;
             if desk.halted() {
                 desk.put(Finished::Idle { slot, rest: chunk.deliveries });
                 return;

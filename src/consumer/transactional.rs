@@ -5,7 +5,8 @@ use std::sync::Arc;
 use futures_util::future::{BoxFuture, FutureExt};
 
 use super::{
-    Consumer, HandlerError, Ownership, Report, queue::Order, run, settle::Settler, transaction::Transactions,
+    Consumer, HandlerError, Ownership, Report, lane::Lanes, queue::Order, run, settle::Settler,
+    transaction::Transactions,
 };
 use crate::{Delivery, Error, Result, backend::TransactionalCheckpoint};
 
@@ -58,21 +59,23 @@ impl<S, C: TransactionalCheckpoint> Consumer<S, C> {
     /// # Cancel safety
     ///
     /// As [`run`](Self::run): a transaction under way takes place entirely or not at all.
-    pub async fn run_transactional<F, E>(self, handler: F, shutdown: impl Future + Send) -> Result<Report>
+    pub fn run_transactional<F, E>(
+        self,
+        handler: F,
+        shutdown: impl Future + Send,
+    ) -> impl Future<Output = Result<Report>> + Send
     where
         F: for<'a> Fn(&'a mut C::Tx, Delivery) -> BoxFuture<'a, Result<(), E>> + Send + Sync + 'static,
         E: Into<HandlerError> + 'static,
     {
         let order = match &self.order {
-            Order::Strict { .. } => Order::Strict { chunk_max: 1 },
-            order if self.context.settings.ownership == Ownership::Shared => order.clone(),
-            _ => {
-                return Err(Error::invalid(
-                    "transactions of an exclusive subscription come in strict order: leave out `concurrency` and `keyed`",
-                ));
-            }
+            Order::Strict { .. } => Ok(Order::Strict { chunk_max: 1 }),
+            order if self.context.settings.ownership == Ownership::Shared => Ok(order.clone()),
+            _ => Err(Error::invalid(
+                "transactions of an exclusive subscription come in strict order: leave out `concurrency` and `keyed`",
+            )),
         };
-        self.start(move |tx, deliveries| one(&handler, tx, deliveries), order, shutdown).await
+        self.start(move |tx, deliveries| one(&handler, tx, deliveries), order, shutdown)
     }
 
     /// As [`run_transactional`](Self::run_transactional), with a transaction a batch, in strict order: one batch at a time, of
@@ -86,23 +89,30 @@ impl<S, C: TransactionalCheckpoint> Consumer<S, C> {
     /// # Cancel safety
     ///
     /// As [`run_transactional`](Self::run_transactional).
-    pub async fn run_transactional_batches<F, E>(
+    pub fn run_transactional_batches<F, E>(
         self,
         handler: F,
         shutdown: impl Future + Send,
-    ) -> Result<Report>
+    ) -> impl Future<Output = Result<Report>> + Send
     where
         F: for<'a> Fn(&'a mut C::Tx, Vec<Delivery>) -> BoxFuture<'a, Result<(), E>> + Send + Sync + 'static,
         E: Into<HandlerError> + 'static,
     {
-        if !matches!(self.order, Order::Strict { .. }) {
-            return Err(Error::invalid("batches come in strict order: leave out `concurrency` and `keyed`"));
-        }
-        let order = Order::Strict { chunk_max: self.batch_entries_max };
-        self.start(move |tx, batch| into(handler(tx, batch)), order, shutdown).await
+        let order = match self.order {
+            Order::Strict { .. } => Ok(Order::Strict { chunk_max: self.batch_entries_max }),
+            _ => Err(Error::invalid("batches come in strict order: leave out `concurrency` and `keyed`")),
+        };
+        self.start(move |tx, batch| into(handler(tx, batch)), order, shutdown)
     }
 
-    async fn start<F>(self, call: F, order: Order, shutdown: impl Future + Send) -> Result<Report>
+    /// That it is `Send` is said here, and in both that are public: of their bare futures the compiler cannot prove it inside of
+    /// another one, where the transaction's type is that of a trait object.
+    fn start<F>(
+        self,
+        call: F,
+        order: Result<Order>,
+        shutdown: impl Future + Send,
+    ) -> impl Future<Output = Result<Report>> + Send
     where
         F: for<'a> Fn(&'a mut C::Tx, Vec<Delivery>) -> BoxFuture<'a, Result<(), HandlerError>>
             + Send
@@ -111,7 +121,8 @@ impl<S, C: TransactionalCheckpoint> Consumer<S, C> {
     {
         let fused = matches!(self.context.settler, Settler::Atomic(_));
         let lanes = Transactions::new(self.checkpoints, Arc::clone(&self.context), fused, call);
-        run::start(self.context, Arc::new(lanes), order, shutdown).await
+        let (context, lanes) = (self.context, Arc::new(lanes) as Arc<dyn Lanes>);
+        async move { run::start(context, lanes, order?, shutdown).await }
     }
 }
 

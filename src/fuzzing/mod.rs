@@ -4,10 +4,12 @@
 
 mod checkpoint;
 mod entry_id;
+mod letter;
 mod source;
 
 pub use checkpoint::checkpoint;
 pub use entry_id::entry_id;
+pub use letter::letter;
 
 pub use crate::consumer::fuzzing::{machine, tracker};
 pub use source::Source;
@@ -18,8 +20,13 @@ mod tests {
 
     type Target = fn(&[u8]);
 
-    const TARGETS: &[(&str, Target)] =
-        &[("checkpoint", checkpoint), ("entry_id", entry_id), ("machine", machine), ("tracker", tracker)];
+    const TARGETS: &[(&str, Target)] = &[
+        ("checkpoint", checkpoint),
+        ("entry_id", entry_id),
+        ("letter", letter),
+        ("machine", machine),
+        ("tracker", tracker),
+    ];
 
     #[test]
     fn the_kept_corpus_holds() {

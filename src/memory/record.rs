@@ -135,7 +135,7 @@ impl Record {
             self.stored = Some(Stored { position: Position::default(), owner: None, updated_at: now.1 });
         }
         self.paused = request.paused.unwrap_or(self.paused);
-        self.reason = request.reason.clone();
+        self.reason = request.reason().map(str::to_owned);
         self.lease = None;
         Ok(self.epoch)
     }

@@ -70,7 +70,10 @@ fn functions(folder: &Path, found: &mut BTreeSet<String>) {
             functions(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).unwrap();
-            let names = text.lines().filter_map(|line| line.trim_start().strip_prefix("pub async fn "));
+            let is_async = |head: &&str| head.contains("-> impl Future");
+            let heads =
+                text.split("pub fn ").skip(1).filter_map(|rest| rest.split('{').next()).filter(is_async);
+            let names = text.split("pub async fn ").skip(1).chain(heads);
             let end = |c: char| !c.is_alphanumeric() && c != '_';
             found.extend(names.filter_map(|rest| rest.split(end).next()).map(str::to_owned));
         }

@@ -98,7 +98,9 @@ async fn take(
             let mut request = ResetCheckpoint::pause(of.clone(), false).force(*force);
             request.position = position.map(|ms| Position::at(EntryId::new(ms, 0)));
             request.paused = *paused;
-            request.reason = reason.map(|reason| format!("because of 'n\\{reason}"));
+            if let Some(reason) = reason {
+                request = request.because(format!("because of 'n\\{reason}")).expect("a reason");
+            }
             if let Some((epoch, watermark)) = expected {
                 request = request.expect(at(*epoch)).expect_watermark(EntryId::new(*watermark, 0));
             }

@@ -152,7 +152,7 @@ impl Sql {
             ),
         };
         let paused = request.paused.map_or("NULL".into(), |paused| paused.to_string());
-        let reason = optional(request.reason.as_deref());
+        let reason = optional(request.reason());
         format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED; {limits}{turn}WITH {locked} SELECT 1 FROM prev; WITH {locked}, \
              upd AS (UPDATE {table} AS c SET epoch = p.epoch + 1, lease_owner = NULL, lease_until = NULL, {moves}, \

@@ -17,6 +17,8 @@ mod store;
 mod checkpoints;
 #[path = "live/faults.rs"]
 mod faults;
+#[path = "live/handlers.rs"]
+mod handlers;
 #[path = "live/operations.rs"]
 mod operations;
 #[path = "live/outbox.rs"]

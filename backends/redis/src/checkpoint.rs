@@ -113,7 +113,7 @@ impl<D: Driver> CheckpointBackend for Redis<D> {
             command.arg(flag(request.position.is_some()));
             push_position(command, request.position.as_ref().unwrap_or(&Position::default()));
             command.arg(request.paused.map_or(b"", |paused| flag(paused)));
-            command.arg(request.reason.as_deref().unwrap_or_default().as_bytes());
+            command.arg(request.reason().unwrap_or_default().as_bytes());
             let watermark = request.expected_watermark.map(|watermark| watermark.to_string());
             command.arg(watermark.unwrap_or_default().as_bytes());
         };

@@ -180,7 +180,7 @@ impl Operation for ResetCheckpoint {
         record.epoch = record.epoch.next();
         record.lease = Lease::default();
         record.paused = self.paused.unwrap_or(record.paused);
-        record.reason = self.reason.clone();
+        record.reason = self.reason().map(str::to_owned);
         if let Some(position) = self.position.clone() {
             forget(tx, &self.subscription).await?;
             record.written = Some(Written { position, owner: None, at: tx.now });

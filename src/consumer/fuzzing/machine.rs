@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::world::World;
+use super::world::{Mishap, World};
 use crate::{consumer::machine::Event, fuzzing::Source};
 
 /// Any sequence of what can happen to a consumer loses nothing, does nothing twice in one process, and comes to an end.
@@ -32,11 +32,15 @@ fn step(world: &mut World, source: &mut Source<'_>) {
         26 => world.redeliver(),
         27 => world.others_take(source.below(4), source.one_in(2)),
         28 => world.claim(source.below(8)),
-        29 => match source.below(4) {
+        29 => match source.below(8) {
             0 => world.crash(),
             1 => world.group_lost(),
             2 => world.stop(),
-            _ => world.gone(source.below(8)),
+            3 => world.gone(source.below(8)),
+            4 => world.go_wrong(Some(Mishap::NotNoted)),
+            5 => world.go_wrong(Some(Mishap::NotBuried)),
+            6 => world.go_wrong(Some(Mishap::ReplyLost)),
+            _ => world.go_wrong(Some(Mishap::OneTaken)),
         },
         30 => world.lapse(source.below(4)),
         _ => world.feed(Event::Tick),
@@ -45,6 +49,7 @@ fn step(world: &mut World, source: &mut Source<'_>) {
 
 /// Without further mishap a stop ends, and whoever comes next finishes all.
 fn finish(world: &mut World) {
+    world.go_wrong(None);
     if world.stopped() {
         for _ in 0..10_000 {
             if world.drained() || !world.goes_on() {

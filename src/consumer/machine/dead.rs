@@ -78,6 +78,10 @@ impl Machine {
                 }
                 Some(Fate::Buried) => {
                     self.counts.dead_lettered += 1;
+                    if !self.limits.notes_doom {
+                        // The letter was one step with the ack.
+                        self.ledger.buried(id);
+                    }
                     self.bury_done(id, &burial.delivery, now);
                     if self.limits.parks {
                         self.dead_keys.extend(key);

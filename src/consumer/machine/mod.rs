@@ -50,8 +50,10 @@ pub(crate) struct Machine {
     save_not_before: Duration,
     stopping: bool,
     drained: bool,
-    /// What lanes give back may be claimed by now. Nothing starts until all of them have.
+    /// What lanes give back may be claimed by now. Nothing starts until all of them have, and what they gave back is read again.
     lapsed: bool,
+    /// Since the last resume, entries were let go that come again behind later ones, unless those are let go as well.
+    disordered: bool,
     /// Deliveries that are not handled, and the bytes of their fields.
     in_flight: usize,
     in_flight_bytes: usize,
@@ -88,6 +90,7 @@ impl Machine {
             stopping: false,
             drained: false,
             lapsed: false,
+            disordered: false,
             in_flight: 0,
             in_flight_bytes: 0,
             entry_bytes: 0,
@@ -119,6 +122,7 @@ impl Machine {
 
     /// Takes an event and says what to do.
     pub(crate) fn on<E>(&mut self, event: Event<E>, now: Duration, actions: &mut Vec<Action<E>>) {
+        let mut lapsed = self.counts.lapsed;
         match event {
             Event::Read(deliveries) => {
                 self.reading = false;
@@ -163,16 +167,21 @@ impl Machine {
                 self.ledger.not_saved(save);
                 self.book.not_saved();
             }
-            Event::Resumed(position) => self.ledger.resume(position),
+            Event::Resumed(position) => {
+                self.ledger.resume(position);
+                self.reorder();
+                lapsed = self.counts.lapsed;
+            }
             Event::Lapsed => {
                 self.lapse_suspects();
-                self.lapsed = self.queue.running() > 0;
-                let dropped = self.drop_waiting();
-                self.counts.lapsed += dropped as u64;
+                self.lapsed = true;
+                self.counts.lapsed += self.drop_waiting() as u64;
             }
             Event::Tick => {}
             Event::Stop => self.stop(),
         }
+        self.disordered |= self.counts.lapsed > lapsed;
+        self.lapsed &= self.disordered || self.queue.running() > 0;
         self.act(now, actions);
     }
 
@@ -197,6 +206,13 @@ impl Machine {
         self.stopping = true;
         self.lapse_suspects();
         self.drop_waiting();
+    }
+
+    /// The pending entries are about to be read, from the first one on: what has come since others were let go comes again too.
+    fn reorder(&mut self) {
+        if std::mem::take(&mut self.disordered) && !self.stopping {
+            self.counts.lapsed += self.drop_waiting() as u64;
+        }
     }
 
     /// Forgets all that is neither started nor being written to the dead letters.
@@ -277,7 +293,6 @@ impl Machine {
                 if !rest.is_empty() {
                     self.return_unstarted(rest);
                 }
-                self.lapsed &= self.queue.running() > 0;
             }
         }
     }

@@ -33,6 +33,8 @@ impl Session<'_> {
             let message = "the checkpoint was reset or paused, or the stream created anew: what was held belongs to the one before";
             return Some(End::Again(Error::new(ErrorKind::Reset, message)));
         }
+        // The last look found nothing wrong, so what was read before is of this life.
+        self.incarnation = self.incarnation.take().or_else(|| self.context.incarnation());
         if batch.created {
             // What has not been started comes again, in order. Kept, it would be acked before the new group delivers it.
             self.feed(Event::Lapsed);
@@ -48,7 +50,6 @@ impl Session<'_> {
             *unsaved += 1;
         }
         if let Ledger::Exclusive { tracker, .. } = self.machine.ledger_mut() {
-            // The last look found nothing wrong, so what was read before is of this life.
             tracker.identify(|| self.context.incarnation());
         }
         self.gone(batch.gone);

@@ -35,7 +35,7 @@ use super::{
     settings::Ownership,
     tracker::Tracker,
 };
-use crate::{EntryId, Epoch, Error, ErrorKind, Result, backend::Claim, clock};
+use crate::{EntryId, Epoch, Error, ErrorKind, Incarnation, Result, backend::Claim, clock};
 
 /// How often a save also asks for the ordinal, at most.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
@@ -47,6 +47,8 @@ pub(crate) struct Session<'a> {
     report: &'a mut Report,
     /// What is held belongs to this epoch. Another one ends the session.
     epoch: Epoch,
+    /// The stream that it is of, once there is one.
+    incarnation: Option<Incarnation>,
     machine: Machine,
     desk: Arc<Desk>,
     running: JoinSet<()>,
@@ -158,6 +160,7 @@ impl<'a> Session<'a> {
             lanes,
             report,
             epoch: context.epoch(),
+            incarnation: context.incarnation(),
             machine,
             desk: Arc::default(),
             running: JoinSet::new(),

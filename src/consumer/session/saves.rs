@@ -24,11 +24,20 @@ pub(super) struct SaveDone {
 impl Session<'_> {
     pub(super) fn save(&mut self, save: Save) {
         let (context, epoch) = (Arc::clone(self.context), self.epoch);
+        let in_doubt = self.save_failed > 0 || context.is_in_doubt();
+        let doubt = in_doubt.then(|| (epoch, self.incarnation.clone()));
         let count = self.is_shared() && self.now() >= self.count_at;
         self.saving = Some(
             async move {
                 let asked = context.clock.elapsed();
-                let result = context.settler.save(&context, epoch, &save, count).await;
+                let checked = match &doubt {
+                    Some(life) => context.settler.check(&context, life).await,
+                    None => Ok(()),
+                };
+                let result = match checked {
+                    Ok(()) => context.settler.save(&context, epoch, &save, count).await,
+                    Err(error) => Err(error),
+                };
                 let latency = context.clock.elapsed().saturating_sub(asked);
                 SaveDone { save, result, latency, count, epoch }
             }

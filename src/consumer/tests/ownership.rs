@@ -136,3 +136,53 @@ async fn one_owner_at_a_time_and_a_standby_follows_a_graceful_stop_at_once() {
     assert!(clock.elapsed() < Duration::from_secs(1), "{:?}", clock.elapsed());
     assert_eq!(second.seen(), [7, 8, 9, 10, 11]);
 }
+
+type Built = Builder<Arc<Memory>, Arc<Memory>>;
+
+/// One whose handler blocks the only thread past the lease at entry 1, and the entries that it is called with.
+fn blocks_its_thread(order: fn(Built) -> Built) -> Vec<u64> {
+    let ttl = Duration::from_millis(200);
+    let memory = Memory::new();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let consumer = |memory: &Memory| {
+        let builder = builder(memory, Ownership::Exclusive).configure(|settings| settings.ttl = ttl);
+        order(builder).build().unwrap()
+    };
+    runtime().block_on(append(&memory, 5));
+    let (blocked, stop) = Recorder::until(usize::MAX);
+    let (other, other_stop) = Recorder::until(5);
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let handler = {
+        let blocked = blocked.clone();
+        move |delivery: Delivery| {
+            blocked.record(&delivery);
+            if delivery.id().ms == 1 {
+                begun.send(()).unwrap();
+                std::thread::sleep(ttl * 4);
+            }
+            std::future::ready(Ok::<_, HandlerError>(()))
+        }
+    };
+    let (first, second) = (consumer(&memory), consumer(&memory));
+    let (done, is_done) = stopper();
+    let thread = std::thread::spawn(move || {
+        runtime().block_on(first.run(handler, async {
+            tokio::select! {
+                _ = is_done => {}
+                () = stop => {}
+            }
+        }))
+    });
+    has_begun.recv().unwrap();
+    runtime().block_on(second.run(other.clone(), other_stop)).unwrap();
+    assert_eq!(other.seen(), to(5));
+    done.send(()).unwrap();
+    thread.join().unwrap().unwrap();
+    blocked.seen()
+}
+
+#[test]
+fn g16_an_owner_whose_thread_was_blocked_past_its_lease_calls_no_handler() {
+    assert_eq!(blocks_its_thread(|builder| builder), [1], "strict");
+    assert_eq!(blocks_its_thread(|builder| builder.keyed(1, |_| 0)), [1], "keyed");
+}

@@ -3,6 +3,7 @@
 mod failures;
 mod gaps;
 mod ledger;
+mod lives;
 mod ownership;
 mod reports;
 mod sequences;

@@ -9,11 +9,11 @@ use std::{
 use highwater::{
     Builder, Consumer, Delivery, Error, ErrorKind, Fields, HandlerError, Observation, OnGap, OnReset,
     Outcome, Report, Subscription,
-    backend::{AtomicSettle, CheckpointBackend, StreamBackend, TransactionalCheckpoint},
+    backend::{CheckpointBackend, StreamBackend},
     producer::{Producer, ProducerSettings, Retention},
 };
 use highwater_postgres::Postgres;
-use highwater_redis::{Client, Effects, Fred, Redis, RedisRs, RedisStore};
+use highwater_redis::RedisStore;
 use sqlx::PgConnection;
 use tokio::{sync::watch, time};
 
@@ -137,23 +137,12 @@ async fn once(shared: &Arc<Shared>, nth: usize) -> highwater::Result<Report> {
             let consumer = set(Consumer::builder(subscription, stream, checkpoints), shared, nth).build()?;
             rows(shared, nth, consumer).await
         }
-        // By the type itself: behind a trait object the compiler loses sight of what a transaction is.
-        Store::Keys => {
-            // By the type itself: behind a trait object the compiler loses sight of what a transaction is.
-            let settings = highwater_redis::Settings::new(&shared.plan.redis);
-            match shared.plan.client {
-                Client::Fred => keys(shared, nth, Redis::<Fred>::open(settings).await?).await,
-                _ => keys(shared, nth, Redis::<RedisRs>::open(settings).await?).await,
-            }
-        }
+        Store::Keys => keys(shared, nth, stream).await,
     }
 }
 
 /// A transaction for each batch, in the server that has the checkpoint.
-async fn keys<B>(shared: &Arc<Shared>, nth: usize, redis: B) -> highwater::Result<Report>
-where
-    B: AtomicSettle + TransactionalCheckpoint<Tx = Effects>,
-{
+async fn keys(shared: &Arc<Shared>, nth: usize, redis: Arc<dyn RedisStore>) -> highwater::Result<Report> {
     let key = effects_key(shared);
     let consumer = set(Consumer::fused(shared.subscription.clone(), redis), shared, nth).build()?;
     consumer

@@ -14,6 +14,7 @@ use crate::{
     Delivery, Entry, EntryId, Fields, Position,
     backend::Fate,
     consumer::{
+        burials::Burial,
         ledger::Save,
         machine::{Action, Event, Machine, Slot},
     },
@@ -45,6 +46,10 @@ pub(super) struct World {
     called: Vec<EntryId>,
     /// Since then an entry that was acked may come again.
     group_lost: bool,
+    /// Since then an entry of others may come behind later ones.
+    claimed: bool,
+    /// The resume path is asked for.
+    resume: bool,
     lanes: Vec<Lane>,
     read: Option<usize>,
     save: Option<Save>,
@@ -65,9 +70,25 @@ pub(super) struct World {
     drained: bool,
     /// Lanes give back what they have not started.
     halted: bool,
+    /// What comes of the next letters and notes, instead of success.
+    mishap: Option<Mishap>,
+}
+
+/// What may go wrong with letters and notes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mishap {
+    NotNoted,
+    NotBuried,
+    /// The letters are written, and nobody learns it.
+    ReplyLost,
+    /// A sink takes the first one only.
+    OneTaken,
 }
 
 impl World {
+    /// How long a store is left alone that could not answer.
+    const WAIT: Duration = Duration::from_millis(5);
+
     pub(super) fn new(source: &mut Source<'_>) -> Self {
         let shape = Shape::of(source);
         let stored = Position::default();
@@ -81,6 +102,8 @@ impl World {
             succeeded: BTreeSet::new(),
             called: Vec::new(),
             group_lost: false,
+            claimed: false,
+            resume: false,
             lanes: Vec::new(),
             read: None,
             save: None,
@@ -95,6 +118,7 @@ impl World {
             exhausted: false,
             drained: false,
             halted: false,
+            mishap: None,
         };
         world.begin();
         world
@@ -123,7 +147,10 @@ impl World {
     pub(super) fn feed(&mut self, event: Event<()>) {
         let tick = matches!(event, Event::Tick);
         let mut actions = Vec::new();
+        let before = self.machine.counts();
         self.machine.on(event, self.now, &mut actions);
+        let after = self.machine.counts();
+        self.resume |= after.lapsed > before.lapsed || after.refused > before.refused;
         let nothing = actions.is_empty();
         for action in actions {
             self.carry_out(action);
@@ -151,10 +178,14 @@ impl World {
                 self.read = Some(limit);
             }
             Action::Start { slot, deliveries } => self.start(slot, deliveries),
-            Action::Note(_) => self.answers.push(Event::Noted),
+            Action::Note(_) => {
+                let fails = self.mishap.take_if(|mishap| *mishap == Mishap::NotNoted).is_some();
+                let again = self.now + Self::WAIT;
+                self.answers.push(if fails { Event::NotNoted(again) } else { Event::Noted });
+            }
             Action::Bury(burials) => {
-                let fates = burials.iter().map(|burial| Some(self.buries(burial.delivery.id()))).collect();
-                self.answers.push(Event::Buried(fates));
+                let answer = self.bury(&burials);
+                self.answers.push(answer);
             }
             Action::Skipped { id, .. } => drop(self.gone.insert(id)),
             Action::Save(save) => {
@@ -191,6 +222,18 @@ impl World {
         self.lanes.push(Lane { slot, chunk, started: false, position: position.flatten() });
     }
 
+    fn bury(&mut self, burials: &[Burial]) -> Event<()> {
+        let mishap = self.mishap.take_if(|mishap| *mishap != Mishap::NotNoted);
+        let again = self.now + Self::WAIT;
+        if mishap == Some(Mishap::NotBuried) {
+            return Event::NotBuried(again);
+        }
+        let taken = if mishap == Some(Mishap::OneTaken) { 1 } else { burials.len() };
+        let ids = burials.iter().take(taken).map(|burial| burial.delivery.id());
+        let fates = ids.map(|id| Some(self.buries(id))).collect();
+        if mishap == Some(Mishap::ReplyLost) { Event::NotBuried(again) } else { Event::Buried(fates) }
+    }
+
     /// The dead letter is written, together with the ack where there is one.
     fn buries(&mut self, id: EntryId) -> Fate {
         if self.shape.shared && !self.pending.remove(&id) {
@@ -207,6 +250,11 @@ impl World {
     pub(super) fn pass(&mut self, time: Duration) {
         self.now += time;
         self.feed(Event::Tick);
+    }
+
+    /// From now on, the next of these goes wrong; `None`: none does.
+    pub(super) fn go_wrong(&mut self, mishap: Option<Mishap>) {
+        self.mishap = mishap;
     }
 
     pub(super) fn stop(&mut self) {
@@ -227,6 +275,7 @@ impl World {
         self.succeeded.clear();
         self.called.clear();
         (self.stopped, self.drained, self.halted, self.group_lost) = (false, false, false, false);
+        (self.claimed, self.resume) = (false, false);
         self.resumed = self.stored.clone();
         if !self.shape.shared {
             self.cursor = self.stored.watermark;
@@ -264,7 +313,7 @@ impl World {
             self.claim(8);
         } else if let Some(wake) = self.machine.wake() {
             self.pass(wake.saturating_sub(self.now));
-        } else if !self.stopped && !self.pending.is_empty() {
+        } else if !self.stopped && (self.resume || !self.pending.is_empty()) {
             // What lapsed comes again by the resume path.
             self.redeliver();
         } else {
@@ -289,13 +338,15 @@ impl World {
     fn check_order(&self) {
         let Some((&last, before)) = self.called.split_last() else { return };
         let previous = match self.shape.ordering {
-            // Entries of a shared subscription come again behind later ones.
-            _ if self.shape.shared => None,
+            // Nor is there an order with what others held, or with what a new group delivers anew.
+            _ if self.shape.shared && (self.claimed || self.group_lost) => None,
             Ordering::Strict { .. } => before.last(),
             Ordering::Keyed { .. } => before.iter().rev().find(|id| key(**id) == key(last)),
             Ordering::Unordered { .. } => None,
         };
-        assert!(previous < Some(&last), "G10: {last} was handled behind {previous:?}");
+        // What was given back after a lapse may be called with for the first time twice.
+        let in_order = previous < Some(&last) || (self.shape.shared && previous == Some(&last));
+        assert!(in_order, "G10: {last} was handled behind {previous:?}: {self:?}");
     }
 
     fn delivery(id: EntryId) -> Delivery {

@@ -25,6 +25,11 @@ impl World {
 
     /// Answers the read that was asked for, with at most so many.
     pub(in crate::consumer::fuzzing) fn answer_read(&mut self, most: usize, gap: bool) {
+        if self.snapshot.is_some() {
+            // The reader reads what is pending, and then what is new.
+            self.redeliver();
+            return;
+        }
         let Some(limit) = self.read.take() else { return };
         if gap && !self.shape.shared {
             self.lose_next(2);
@@ -53,6 +58,8 @@ impl World {
             return;
         }
         let Some(snapshot) = self.snapshot.take() else {
+            self.resume = false;
+            self.feed(Event::Resumed(self.stored.clone()));
             self.machine.ledger_mut().recovering(true);
             self.snapshot = Some(self.pending.clone());
             return;
@@ -88,6 +95,7 @@ impl World {
             return;
         }
         let claimed: Vec<_> = self.foreign.iter().copied().take(count.min(self.machine.room())).collect();
+        self.claimed |= !claimed.is_empty();
         self.foreign.retain(|id| !claimed.contains(id));
         self.pending.extend(&claimed);
         let (gone, there): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|id| self.gone.contains(id));
@@ -103,7 +111,7 @@ impl World {
         let claimed: BTreeSet<_> = self.pending.iter().copied().take(count).collect();
         self.pending.retain(|id| !claimed.contains(id));
         self.foreign.extend(claimed);
-        self.halted = true;
+        (self.halted, self.resume) = (true, true);
         self.feed(Event::Lapsed);
     }
 

@@ -152,3 +152,36 @@ async fn g15_a_stop_keeps_to_its_deadline_when_no_store_answers() {
         assert!(clock.elapsed() <= Duration::from_millis(500), "{ownership:?}: {:?}", clock.elapsed());
     }
 }
+
+/// Sums the late acks.
+#[derive(Clone, Default)]
+struct LateAcks(Arc<std::sync::atomic::AtomicU64>);
+
+impl Observer for LateAcks {
+    fn observe(&self, _: &Subscription, observation: &Observation<'_>) {
+        if let Observation::Advanced { late_acks, .. } = observation {
+            self.0.fetch_add(*late_acks, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_are_no_late_acks() {
+    let memory = Memory::new();
+    append(&memory, 5).await;
+    let late = LateAcks::default();
+    let (recorder, stop) = Recorder::until(5);
+    let handler = {
+        let recorder = recorder.clone();
+        move |delivery: Delivery| {
+            recorder.record(&delivery);
+            let rejects = delivery.id().ms.is_multiple_of(2);
+            async move { if rejects { Err(HandlerError::reject("even")) } else { Ok(()) } }
+        }
+    };
+    let consumer = builder(&memory, Ownership::Shared).observer(late.clone()).build().unwrap();
+    let report = consumer.run(handler, stop).await.unwrap();
+    assert_eq!((report.settled, report.dead_lettered, pending(&memory).await), (3, 2, Some(0)));
+    assert_eq!(late.0.load(std::sync::atomic::Ordering::Relaxed), 0);
+    assert_eq!(watermark(&memory).await, Some(id(5)));
+}

@@ -70,3 +70,43 @@ async fn g4_a_reset_before_the_first_checkpoint_is_no_end() {
         assert_eq!(recorder.seen(), to(3), "{ownership:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn g10_what_comes_again_after_a_lapse_comes_before_later_ones_of_its_key() {
+    for keyed in [true, false] {
+        let (memory, faults) = (Memory::new(), Faults::new());
+        append(&memory, 4).await;
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let called = Arc::<Mutex<Vec<u64>>>::default();
+        let (stop, stopped) = stopper();
+        let builder = faulty(&memory, &faults, Ownership::Shared);
+        let builder = if keyed { builder.keyed(4, |_| 0) } else { builder };
+        let handler = {
+            let (gate, called) = (Arc::clone(&gate), Arc::clone(&called));
+            move |delivery: Delivery| {
+                let first = called.lock().unwrap().is_empty();
+                called.lock().unwrap().push(delivery.id().ms);
+                let gate = Arc::clone(&gate);
+                async move {
+                    if first {
+                        gate.acquire().await.map_err(|_| "closed")?.forget();
+                        return Err("it is given back".into());
+                    }
+                    Ok::<_, HandlerError>(())
+                }
+            }
+        };
+        let run = tokio::spawn(builder.build().unwrap().run(handler, stopped));
+        assert!(soon(async || !called.lock().unwrap().is_empty()).await);
+        // While 1 is handled the heartbeat is over, and what waits behind it is read again.
+        faults.always(Operation::Heartbeat, Fault::Before);
+        Clock::new().sleep(Duration::from_secs(10)).await;
+        faults.clear();
+        Clock::new().sleep(Duration::from_secs(10)).await;
+        gate.add_permits(1);
+        assert!(soon(async || pending(&memory).await == Some(0)).await, "{:?}", called.lock().unwrap());
+        drop(stop);
+        run.await.unwrap().unwrap();
+        assert_eq!(*called.lock().unwrap(), [1, 1, 2, 3, 4], "keyed: {keyed}");
+    }
+}
