@@ -3,7 +3,7 @@
 use std::{fmt::Debug, future::pending, sync::Arc, time::Duration};
 
 use highwater::{
-    Consumer, Delivery, Epoch, Error, ErrorKind, HandlerError, Position, Result, Subscription,
+    Consumer, Delivery, Epoch, Error, ErrorKind, HandlerError, OnExhausted, Position, Result, Subscription,
     backend::*,
     layer::{Layer, Observe, Retry, RetryPolicy, Timeout},
     producer::Producer,
@@ -63,6 +63,7 @@ async fn append(backend: &dyn StreamBackend) -> Result<()> {
 /// Runs a consumer whose handler refuses what it is given: it fails in one way or another.
 async fn failure(backend: Arc<dyn AtomicSettle>) -> Error {
     let builder = Consumer::fused(subscription(), backend);
+    let builder = builder.configure(|settings| settings.on_exhausted = OnExhausted::Stop);
     assert_hidden(&builder);
     let consumer = builder.build().unwrap();
     assert_hidden(&consumer);
