@@ -1,6 +1,11 @@
 //! Reads deliveries, one batch at a time, and takes the resume path whenever the last one is in doubt.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+};
 
 use super::{
     context::{Context, is_passing},
@@ -38,6 +43,69 @@ pub(crate) struct Batch {
     pub(crate) skip: Option<Position>,
     /// Shared: there may be more of this consumer's pending entries to read again.
     pub(crate) recovering: bool,
+    /// Nobody asked for it: the resume path was taken.
+    pub(crate) unasked: bool,
+}
+
+/// The session's end of a reader that runs in a task of its own.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    task: JoinHandle<()>,
+    asks: mpsc::UnboundedSender<usize>,
+    batches: mpsc::UnboundedReceiver<Result<Batch>>,
+    seen: Arc<Notify>,
+}
+
+impl Reading {
+    /// Begins, with nothing asked for.
+    pub(crate) fn start(reader: Reader) -> Self {
+        let (asks, asked) = mpsc::unbounded_channel();
+        let (found, batches) = mpsc::unbounded_channel();
+        let seen = Arc::new(Notify::new());
+        let task = tokio::spawn(reader.run(asked, found, Arc::clone(&seen)));
+        Self { task, asks, batches, seen }
+    }
+
+    /// Asks for one more batch. It is read as soon as those before it are.
+    pub(crate) fn ask(&self, limit: usize) {
+        // Who has failed has said so, and reads no more.
+        self.asks.send(limit).ok();
+    }
+
+    /// The next batch. Dropping the wait loses nothing.
+    pub(crate) async fn next(&mut self) -> Result<Batch> {
+        match self.batches.recv().await {
+            Some(batch) => batch,
+            // It was stopped, or has failed and said so.
+            None => pending().await,
+        }
+    }
+
+    /// What the last batch has changed is known: what is pending may be read again.
+    pub(crate) fn seen(&self) {
+        self.seen.notify_one();
+    }
+
+    /// Reads no more. What a read under way may have taken is pending, and claimed by others.
+    pub(crate) fn stop(&mut self) {
+        self.task.abort();
+    }
+
+    /// Waits until it has stopped, which is when nothing can be taken any more.
+    pub(crate) async fn stopped(&mut self) {
+        self.stop();
+        if let Err(error) = (&mut self.task).await
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.stop();
+    }
 }
 
 #[derive(Debug)]
@@ -92,8 +160,45 @@ impl Reader {
         }
     }
 
+    /// Reads what is asked for, and takes the resume path when it is told to.
+    ///
+    /// Only new entries are read ahead of the session. What is pending is read again when the session knows that it is: it
+    /// keeps in mind from then on what it acks.
+    async fn run(
+        mut self,
+        mut asked: mpsc::UnboundedReceiver<usize>,
+        found: mpsc::UnboundedSender<Result<Batch>>,
+        seen: Arc<Notify>,
+    ) {
+        let context = Arc::clone(&self.context);
+        loop {
+            let limit = tokio::select! {
+                biased;
+                // It may not be asked for long: what could make room may wait for the very group that only the resume path
+                // creates again.
+                () = context.resume.notified() => {
+                    self.resume();
+                    None
+                }
+                limit = asked.recv() => match limit {
+                    Some(limit) => Some(limit),
+                    None => return,
+                },
+            };
+            let batch =
+                self.next(limit.unwrap_or(1)).await.map(|batch| Batch { unasked: limit.is_none(), ..batch });
+            let (ended, recovering) = (batch.is_err(), batch.as_ref().is_ok_and(|batch| batch.recovering));
+            if found.send(batch).is_err() || ended {
+                return;
+            }
+            if recovering {
+                seen.notified().await;
+            }
+        }
+    }
+
     /// The next batch, which may be empty. Waits and asks again while a store cannot answer.
-    pub(crate) async fn next(&mut self, limit: usize) -> Result<Batch> {
+    async fn next(&mut self, limit: usize) -> Result<Batch> {
         loop {
             match self.attempt(limit).await {
                 Ok(batch) => {
@@ -121,7 +226,7 @@ impl Reader {
     }
 
     /// The resume path comes next.
-    pub(crate) fn resume(&mut self) {
+    fn resume(&mut self) {
         self.phase = Phase::Resume;
         self.context.doubt(true);
     }

@@ -8,7 +8,10 @@ mod demand;
 mod failed;
 mod suspects;
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
 
 pub(crate) use super::events::{Action, Counts, Event, Failure, Finished, Limits, Slot};
 use super::{
@@ -43,7 +46,8 @@ pub(crate) struct Machine {
     unclean: Option<(EntryId, usize)>,
     /// The time of day when `now` was zero.
     began: Timestamp,
-    reading: bool,
+    /// How many entries each of the reads under way may bring.
+    reads: VecDeque<usize>,
     saving: bool,
     /// How many entries the save under way carries.
     saving_len: usize,
@@ -83,7 +87,7 @@ impl Machine {
             alone: false,
             unclean: None,
             began,
-            reading: false,
+            reads: VecDeque::new(),
             saving: false,
             saving_len: 0,
             save_not_before: Duration::ZERO,
@@ -125,7 +129,7 @@ impl Machine {
         let mut lapsed = self.counts.lapsed;
         match event {
             Event::Read(deliveries) => {
-                self.reading = false;
+                self.reads.pop_front();
                 self.admit(deliveries, now);
             }
             Event::Recovered(deliveries) => self.admit(deliveries, now),
@@ -331,10 +335,10 @@ impl Machine {
                 self.start(now, actions);
             }
             // What was to start may have been a reason to stop.
-            if !self.stopping
+            while !self.stopping
                 && let Some(limit) = self.demand()
             {
-                self.reading = true;
+                self.reads.push_back(limit);
                 actions.push(Action::Read { limit });
             }
         }

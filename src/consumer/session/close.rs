@@ -17,6 +17,7 @@ impl Session<'_> {
 
     /// Ends what is left and says goodbye.
     pub(super) async fn close(&mut self, end: &End) {
+        self.reading.stopped().await;
         let counts = self.machine.counts();
         self.report.delivered += counts.delivered;
         self.report.settled += counts.settled;

@@ -54,8 +54,12 @@ impl Session<'_> {
         }
         self.gone(batch.gone);
         self.recalled(batch.recalled);
-        self.feed(Event::Read(batch.deliveries));
+        let event = if batch.unasked { Event::Recovered } else { Event::Read };
+        self.feed(event(batch.deliveries));
         self.machine.ledger_mut().recovering(batch.recovering);
+        if batch.recovering {
+            self.reading.seen();
+        }
         None
     }
 
