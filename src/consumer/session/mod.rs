@@ -55,6 +55,8 @@ pub(crate) struct Session<'a> {
     keeper: JoinHandle<()>,
     news: mpsc::UnboundedReceiver<News>,
     reading: Reading,
+    /// Shared: what was read ahead is pending, and comes again behind what was let go.
+    rereads: bool,
     saving: Option<BoxFuture<'static, SaveDone>>,
     claiming: Option<BoxFuture<'static, Result<Claims>>>,
     burying: Option<BoxFuture<'static, BuryDone>>,
@@ -164,6 +166,7 @@ impl<'a> Session<'a> {
             keeper: tokio::spawn(keeper::keep(Arc::clone(context), sender)),
             news,
             reading: Reading::start(reader),
+            rereads: false,
             saving: None,
             claiming: None,
             burying: None,
@@ -232,7 +235,7 @@ impl<'a> Session<'a> {
                 self.context.report(&Observation::Lapsed);
                 self.desk.halt(true);
                 self.feed(Event::Lapsed);
-                self.context.resume.notify_one();
+                self.reread();
             }
             Woken::News(News::Lost(error)) if self.is_shared() => self.fail(error),
             Woken::News(News::Lost(error)) => return Some(End::Again(error)),
@@ -264,11 +267,17 @@ impl<'a> Session<'a> {
         }
         if after.lapsed > before.lapsed || after.refused > before.refused {
             // A resume, or a new group, that came before they were given back has passed over them.
-            self.context.resume.notify_one();
+            self.reread();
         }
         for action in actions {
             self.act(action);
         }
+    }
+
+    /// Takes the resume path, which brings all that is pending again, in its order.
+    fn reread(&mut self) {
+        self.rereads = self.is_shared();
+        self.context.resume.notify_one();
     }
 
     fn act(&mut self, action: Action<HandlerError>) {
