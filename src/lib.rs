@@ -79,6 +79,9 @@ pub mod _docs {
     #[doc = include_str!("../docs/FAULTS.md")]
     pub mod faults {}
 
+    #[doc = include_str!("../docs/PERFORMANCE.md")]
+    pub mod performance {}
+
     #[doc = include_str!("../ARCHITECTURE.md")]
     pub mod architecture {}
 

@@ -30,9 +30,8 @@ pub(crate) enum Ledger {
 pub(crate) struct Held {
     /// What the checkpoint said at the last resume.
     position: Position,
-    /// All that is held, and how many acks of it are owed: none before it is handled, two where it came again while one was
-    /// under way. Kept until its acks are known, so that a redelivery is recognised.
-    entries: HashMap<EntryId, u8>,
+    /// All that is held. Kept until its acks are known, so that a redelivery is recognised.
+    entries: HashMap<EntryId, Owed>,
     /// Handled, not acked yet.
     unsaved: Vec<EntryId>,
     /// How many of those were acked together with their dead letters. They are acked again, so that the checkpoint follows.
@@ -40,6 +39,19 @@ pub(crate) struct Held {
     /// While this consumer's pending entries are read again: what was acked meanwhile. Such a read is of an instant that may
     /// be before the ack.
     acked: Option<HashSet<EntryId>>,
+}
+
+/// What is owed for an entry that is held.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Owed {
+    /// It is to be handled.
+    Handling,
+    /// The same, and it came again meanwhile, perhaps by another group.
+    HandlingAgain,
+    /// An ack.
+    Ack,
+    /// Two: it came again while one was under way.
+    Acks,
 }
 
 impl Held {
@@ -60,17 +72,21 @@ impl Ledger {
             }
             Self::Shared(held) => match held.entries.entry(id) {
                 hash_map::Entry::Occupied(mut slot) => {
-                    if let owed @ 1 = slot.get_mut() {
+                    match slot.get_mut() {
+                        owed @ Owed::Handling => *owed = Owed::HandlingAgain,
                         // The ack under way may have come before this delivery, which another group made: ack it too.
-                        *owed = 2;
-                        held.unsaved.push(id);
+                        owed @ Owed::Ack => {
+                            *owed = Owed::Acks;
+                            held.unsaved.push(id);
+                        }
+                        Owed::HandlingAgain | Owed::Acks => {}
                     }
                     Admission::Known
                 }
                 hash_map::Entry::Vacant(slot) => {
                     let acked = held.acked.as_ref().is_some_and(|acked| acked.contains(&id));
                     let settled = acked || held.position.settles(id);
-                    slot.insert(u8::from(settled));
+                    slot.insert(if settled { Owed::Ack } else { Owed::Handling });
                     if !settled {
                         return Admission::New;
                     }
@@ -90,8 +106,8 @@ impl Ledger {
                 *unsaved += 1;
             }
             Self::Shared(held) => {
-                if let Some(owed @ 0) = held.entries.get_mut(&id) {
-                    *owed = 1;
+                if let Some(owed @ (Owed::Handling | Owed::HandlingAgain)) = held.entries.get_mut(&id) {
+                    *owed = Owed::Ack;
                     held.unsaved.push(id);
                 }
             }
@@ -111,7 +127,11 @@ impl Ledger {
         match self {
             Self::Exclusive { tracker, .. } => tracker.settle(id),
             Self::Shared(held) => {
-                held.entries.remove(&id);
+                // What it was acked with may have come before the other delivery, which another group made.
+                if held.entries.remove(&id) == Some(Owed::HandlingAgain) {
+                    held.entries.insert(id, Owed::Ack);
+                    held.unsaved.push(id);
+                }
                 if let Some(acked) = &mut held.acked {
                     acked.insert(id);
                 }
@@ -200,10 +220,9 @@ impl Ledger {
         if let Self::Shared(held) = self {
             for &id in &save.ids {
                 if let hash_map::Entry::Occupied(mut slot) = held.entries.entry(id) {
-                    if *slot.get() <= 1 {
-                        slot.remove();
-                    } else {
-                        *slot.get_mut() -= 1;
+                    match slot.get_mut() {
+                        owed @ Owed::Acks => *owed = Owed::Ack,
+                        _ => drop(slot.remove()),
                     }
                 }
             }
@@ -252,6 +271,21 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn g13_what_comes_again_while_its_transaction_commits_is_acked_in_the_group_that_brought_it() {
+        let id = EntryId::new(1, 0);
+        let mut ledger = Ledger::Shared(Held::new(Position::default()));
+        assert_eq!(ledger.admit(id), Admission::New);
+        // The group was lost, and the one that followed delivers the entry again before the commit is known.
+        assert_eq!(ledger.admit(id), Admission::Known);
+        ledger.committed(id);
+        assert_eq!(ledger.admit(id), Admission::Known);
+        let save = ledger.save(10);
+        assert_eq!(save.ids, [id, id]);
+        ledger.saved(&save, None);
+        assert_eq!((ledger.len(), ledger.unsaved()), (0, 0));
+    }
 
     #[test]
     fn g7_a_gap_behind_what_a_transaction_settles_is_saved() {

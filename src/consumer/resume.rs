@@ -24,6 +24,8 @@ const OUTDATED_WAIT: Duration = Duration::from_millis(5);
 pub(crate) enum Located {
     /// Here.
     At(Position),
+    /// The group is to be moved here, over a gap in what it has not delivered. What it has says for itself what is gone.
+    Over(Position),
     /// The checkpoint was reset and its epoch with it: ask again.
     Again,
 }
@@ -42,7 +44,7 @@ pub(crate) enum Who {
 /// Shared: where the group is to stand. Creates it there, and says so, and the checkpoint where there is none. `None`: the
 /// subscription is paused.
 pub(crate) async fn shared(context: &Context, who: Who) -> Result<Option<(Position, bool)>> {
-    let mut created = false;
+    let (mut created, mut moved) = (false, false);
     loop {
         let stored = context.store.load(&context.subscription).await?;
         context.set_epoch(epoch(stored.as_ref()));
@@ -50,11 +52,12 @@ pub(crate) async fn shared(context: &Context, who: Who) -> Result<Option<(Positi
             return Ok(None);
         }
         let is_new = stored.is_none();
-        let Located::At(position) =
-            locate(context, stored.map(|checkpoint| checkpoint.position), who).await?
-        else {
-            continue;
-        };
+        let (position, over) =
+            match locate(context, stored.map(|checkpoint| checkpoint.position), who).await? {
+                Located::At(position) => (position, false),
+                Located::Over(position) => (position, true),
+                Located::Again => continue,
+            };
         let request = EnsureGroup::new(context.subscription.clone(), &position);
         let fresh = context.stream.ensure_group(&request).await?;
         if fresh {
@@ -73,6 +76,11 @@ pub(crate) async fn shared(context: &Context, who: Who) -> Result<Option<(Positi
         // Another consumer may have advanced since the checkpoint was loaded. Now that the group is there, what it acks
         // counts again, so one more look is enough: the group is moved up to what it finds.
         if fresh && stands > Some(position.watermark) {
+            continue;
+        }
+        if over && !moved {
+            // Where the group stands is not what is settled: pending entries that are gone as well have yet to be told.
+            moved = true;
             continue;
         }
         if is_new {
@@ -109,13 +117,12 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, who: Who
     let group = state.as_ref().filter(|_| shared).and_then(|state| state.group.as_ref());
     let loaded = stored.watermark;
     let held = group.filter(|group| group.first_pending.is_some() && group.entries_read.is_some());
-    let (position, finding) = match with_group(stored, group, state.as_ref()) {
-        // What it holds is handled though it left the stream. What it does not, the pending entries say one by one.
-        (position, Some(Finding::Gap(_))) if who == Who::Running && held.is_some() => {
-            (position, undelivered(state.as_ref()))
-        }
-        located => located,
-    };
+    let (position, mut finding) = with_group(stored, group, state.as_ref());
+    // What it holds is handled though it left the stream. What it does not, the pending entries say one by one.
+    let over = who == Who::Running && held.is_some() && matches!(finding, Some(Finding::Gap(_)));
+    if over {
+        finding = undelivered(state.as_ref());
+    }
     let finding = match state.as_ref() {
         Some(now) if context.is_another(position.watermark, now) => {
             let (reason, watermark) = (ResetReason::Overtaken, position.watermark);
@@ -135,11 +142,8 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, who: Who
             // What is settled ahead of the gap still is.
             let on = position.at_watermark(behind.watermark);
             let at_gap = on.watermark == behind.watermark;
-            Ok(Located::At(if at_gap {
-                behind.with_ahead(on.ahead)
-            } else {
-                on.with_incarnation(incarnation)
-            }))
+            let to = if at_gap { behind.with_ahead(on.ahead) } else { on.with_incarnation(incarnation) };
+            Ok(if over { Located::Over(to) } else { Located::At(to) })
         }
         (Some(finding @ Finding::Gap(_)), _) => Err(finding.into()),
         (Some(finding @ Finding::Reset(_)), state) => reset(context, finding, state.as_ref()).await,

@@ -2,14 +2,16 @@
 
 use super::Operator;
 use crate::{
-    EntryId, Epoch, Error, ErrorKind, Position, Result,
-    backend::{Ack, ResetCheckpoint, StreamBackendExt},
+    ConsumerName, EntryId, Epoch, Error, ErrorKind, Position, Result,
+    backend::{Ack, Advance, ResetCheckpoint, StreamBackendExt},
     consumer::resume,
     integrity::Finding,
 };
 
 /// How many entries are read at once.
 const PAGE: usize = 1_000;
+/// Who has written a checkpoint over an entry that was skipped.
+const OPERATOR: &str = "operator";
 
 /// What is to be settled next.
 struct Next {
@@ -29,7 +31,8 @@ impl Operator {
     ///
     /// [`Fenced`](ErrorKind::Fenced) if the entry is not the next one, having been settled or skipped meanwhile for instance: the
     /// error names the one that is. [`Missing`](ErrorKind::Missing) if there is no checkpoint, [`Reset`](ErrorKind::Reset)
-    /// if it belongs to another stream, [`Busy`](ErrorKind::Busy) while somebody lives on the subscription, and
+    /// if it belongs to another stream, [`Gap`](ErrorKind::Gap) if entries before it left the stream unsettled: seek past them,
+    /// or let a consumer tell them; [`Busy`](ErrorKind::Busy) while somebody lives on the subscription, and
     /// [`Invalid`](ErrorKind::Invalid) as of [`pause`](Self::pause).
     ///
     /// # Cancel safety
@@ -53,17 +56,26 @@ impl Operator {
                 self.ack_settled(first, &stored.position).await?;
                 continue;
             }
+            // A gap that is passed over in silence would never be told. One that is pending is skipped by its name.
+            if let Some(finding) = status.finding.as_ref().filter(|_| pending.is_none()) {
+                return Err((*finding).into());
+            }
             let (position, _) = resume::with_group(stored.position.clone(), group, status.stream.as_ref());
             let next = self.next(&position, pending).await?;
             if next.id != Some(expected) {
                 return Err(not_next(expected, next.id));
             }
             let behind = behind(&position, expected, next.passed);
-            let skip = ResetCheckpoint::new(self.subscription.clone(), behind)
+            // A reset of the position would forget what is settled above it, each entry by itself in a transaction of effects,
+            // and what is remembered of attempts. So it takes the epoch alone, and goes on like an owner.
+            let take = ResetCheckpoint::pause(self.subscription.clone(), stored.paused)
                 .because(reason)?
                 .expect(stored.epoch)
                 .expect_watermark(stored.position.watermark);
-            let epoch = self.checkpoints.reset(&skip.force(self.is_forced())).await?;
+            let epoch = self.checkpoints.reset(&take.force(self.is_forced())).await?;
+            let advance =
+                Advance::new(self.subscription.clone(), epoch, behind, ConsumerName::new(OPERATOR)?);
+            self.checkpoints.advance(&advance).await?;
             if pending.is_some() {
                 // Behind the checkpoint: a crash in between leaves it to the next consumer, which acks it unhandled.
                 self.ack(vec![expected]).await?;

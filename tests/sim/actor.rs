@@ -47,7 +47,7 @@ impl Place {
         let Self { stream, store, subscription, audit, mutant, late, clock } = self.clone();
         let random = Arc::new(Mutex::new(fastrand::Rng::with_seed(who as u64)));
         let seen = Arc::new(Mutex::new(EntryId::ZERO));
-        Server { stream, store, subscription, audit, who, mutant, seen, random, late, clock }
+        Server { stream, store, subscription, audit, who, mutant, seen, random, late, era: 0, clock }
     }
 }
 
@@ -76,6 +76,7 @@ struct Launch {
     setup: Setup,
     audit: Audit,
     clock: Clock,
+    freeze: Freeze,
     tail: bool,
     stopped: oneshot::Receiver<()>,
 }
@@ -99,7 +100,9 @@ impl Actor {
         let (stop, stopped) = oneshot::channel();
         let tail = place.mutant == Some(Mutant::LostBatchTail);
         let (name, setup, audit) = (name, setup.clone(), place.audit.clone());
-        let launch = Launch { who, name: name.clone(), setup, audit, clock: clock.clone(), tail, stopped };
+        let (clock, freeze) = (clock.clone(), freeze.clone());
+        let launch =
+            Launch { who, name: name.clone(), setup, audit, clock, freeze: freeze.clone(), tail, stopped };
         let subscription = place.subscription.clone();
         let task = if launch.setup.fused {
             launch.spawn(Consumer::fused(subscription, wire(0)))
@@ -177,6 +180,7 @@ impl Launch {
             name: self.name,
             audit: self.audit,
             clock: self.clock,
+            freeze: self.freeze,
             tail: self.tail,
         });
         let stopped = self.stopped.map(drop);
@@ -234,6 +238,7 @@ struct Hand {
     name: ConsumerName,
     audit: Audit,
     clock: Clock,
+    freeze: Freeze,
     /// A mutant: the last of a batch is not handed over.
     tail: bool,
 }
@@ -248,6 +253,7 @@ impl Hand {
                 running.succeeds();
                 Ok(())
             }
+            Ends::Dying => self.die().await,
             Ends::Failing => {
                 running.fails(false);
                 Err(HandlerError::retry("the simulation says so"))
@@ -268,19 +274,28 @@ impl Hand {
     async fn write(&self, tx: &mut Tx, batch: &[Delivery]) -> Result<(), HandlerError> {
         let batch = self.handed(batch);
         let (running, part) = self.audit.called(self.who, &self.name, batch);
-        for n in batch.iter().filter_map(number) {
+        for (n, id) in batch.iter().filter_map(|delivery| Some((number(delivery)?, delivery.id()))) {
             let (audit, who) = (self.audit.clone(), self.who);
-            tx.effect(move || audit.lock().row(who, n));
+            tx.effect(move || audit.lock().row(who, n, id));
         }
         self.work(part).await;
-        if part.ends == Ends::Well {
-            return Ok(());
+        match part.ends {
+            Ends::Well => return Ok(()),
+            Ends::Dying => return self.die().await,
+            _ => {}
         }
         running.fails(part.ends == Ends::Rejecting);
         match part.ends {
             Ends::Rejecting => Err(HandlerError::reject("the simulation says so")),
             _ => Err(HandlerError::retry("the simulation says so")),
         }
+    }
+
+    /// Nothing more comes from this process.
+    async fn die(&self) -> Result<(), HandlerError> {
+        self.freeze.set(true);
+        self.audit.lock().dies(self.who);
+        std::future::pending().await
     }
 
     fn handed<'a>(&self, batch: &'a [Delivery]) -> &'a [Delivery] {

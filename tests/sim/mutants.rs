@@ -46,6 +46,26 @@ pub enum Mutant {
     AckBeforeLetter,
     /// The handler does not get the last entry of a batch.
     LostBatchTail,
+    /// An advance that knew less moves the watermark back.
+    LastWriteWins,
+    /// What was trimmed does not show.
+    HiddenTrims,
+    /// The stream says that it has had as many entries as it has.
+    CountsWhatIsLeft,
+    /// A failure appends the entry again.
+    RetryAppends,
+    /// Nobody remembers what processes have died of.
+    ForgottenCrashes,
+    /// What a process was started with counts as what it died of.
+    KeptCrashes,
+    /// Letters stay when they are redriven.
+    RedrivenTwice,
+    /// Nobody learns which keys have dead letters.
+    ForgottenDeadKeys,
+    /// A read does not wait.
+    NeverWaits,
+    /// A read brings more than was asked for.
+    ReadsAll,
 }
 
 impl Mutant {
@@ -65,6 +85,16 @@ impl Mutant {
         Self::EffectsAlone,
         Self::AckBeforeLetter,
         Self::LostBatchTail,
+        Self::LastWriteWins,
+        Self::HiddenTrims,
+        Self::CountsWhatIsLeft,
+        Self::RetryAppends,
+        Self::ForgottenCrashes,
+        Self::KeptCrashes,
+        Self::RedrivenTwice,
+        Self::ForgottenDeadKeys,
+        Self::NeverWaits,
+        Self::ReadsAll,
     ];
 
     /// The guarantees of which it breaks one.
@@ -82,6 +112,14 @@ impl Mutant {
             Self::EffectsAlone => &["G9"],
             Self::AckBeforeLetter => &["G1", "G2"],
             Self::LostBatchTail => &["G1", "G2", "G10"],
+            Self::LastWriteWins => &["G3"],
+            Self::HiddenTrims => &["G7", "G8"],
+            Self::CountsWhatIsLeft => &["G7", "G8"],
+            Self::RetryAppends => &["G12"],
+            Self::ForgottenCrashes | Self::KeptCrashes | Self::RedrivenTwice => &["G11"],
+            Self::ForgottenDeadKeys => &["G10"],
+            Self::NeverWaits => &["G16"],
+            Self::ReadsAll => &["G17"],
         }
     }
 }

@@ -63,6 +63,10 @@ pub struct Setup {
     pub failures: f64,
     /// So many failures make a dead letter.
     pub attempts_max: u32,
+    /// So many letters with a key may lie there before a key waits; 0: no entries are parked.
+    pub parks: u64,
+    /// Whether processes die of some entries.
+    pub poison: bool,
     /// Consumers at once.
     pub consumers: usize,
     /// What happens to them.
@@ -102,9 +106,16 @@ impl Setup {
             producer: random.bool(),
             failures: [0.0, 0.05, 0.2][random.usize(..3)],
             attempts_max: [2, 4, u32::MAX][random.usize(..3)],
+            parks: if ordering == Ordering::Keyed { [0, 3, 50][random.usize(..3)] } else { 0 },
+            poison: random.u8(..4) == 0,
             consumers: random.usize(1..=4),
             steps: random.usize(12..=36),
         }
+    }
+
+    /// Whether the process of whoever handles it dies.
+    pub fn is_poison(&self, n: u64) -> bool {
+        self.poison && n % 16 == 5
     }
 
     pub fn is_shared(&self) -> bool {
@@ -116,6 +127,7 @@ impl Setup {
         settings.checkpoint = self.policy;
         (settings.on_gap, settings.on_reset) = (self.on_gap, self.on_reset);
         (settings.attempts_max, settings.crashes_max) = (self.attempts_max, CRASHES_MAX);
+        settings.parked_entries_max = self.parks;
         settings.retry = short(1, 5);
         settings.reconnect = short(2, 20);
         settings.read_entries_max = 8;

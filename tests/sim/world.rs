@@ -1,6 +1,7 @@
 //! The world of a run: consumers, a producer and an operator, and what happens to them.
 
 mod finish;
+mod moves;
 mod operator;
 
 use std::time::Duration;
@@ -121,8 +122,11 @@ impl World {
             82..84 => self.delete().await,
             84..87 => self.stale_write().await?,
             87..89 => self.reset().await,
-            89..91 => self.recreate().await,
-            91..93 => self.pause().await,
+            89..90 => self.recreate().await,
+            90..92 => self.pause().await,
+            92..94 => self.redrive().await,
+            94..96 => self.seek().await?,
+            96..98 => self.skip().await?,
             _ => {
                 let wait = Duration::from_millis(self.random.u64(50..500));
                 self.sleep(wait).await;
@@ -200,7 +204,23 @@ impl World {
     }
 
     async fn kill(&mut self) {
-        let Some(at) = self.pick() else { return };
+        if let Some(at) = self.pick() {
+            self.kill_one(at).await;
+        }
+    }
+
+    /// Those whose handlers have killed their processes are followed by others.
+    async fn bury_the_dead(&mut self) {
+        let dying = std::mem::take(&mut self.audit().lock().dying);
+        for who in dying {
+            if let Some(at) = self.actors.iter().position(|actor| actor.who == who) {
+                self.kill_one(at).await;
+                self.start();
+            }
+        }
+    }
+
+    async fn kill_one(&mut self, at: usize) {
         let actor = self.actors.remove(at);
         self.audit().lock().killed(actor.who);
         self.graves.push(actor.name.clone());
@@ -242,6 +262,7 @@ impl World {
 
     /// Takes in what has happened.
     async fn observe(&mut self) -> Verdict {
+        self.bury_the_dead().await;
         while let Some(at) = self.actors.iter().position(|actor| actor.task.is_finished()) {
             let actor = self.actors.remove(at);
             self.ended(actor).await?;
@@ -277,7 +298,7 @@ impl World {
     /// A supervisor starts another one, after the operator has decided.
     async fn failed(&mut self, who: usize, renamed: bool, error: Error) -> Verdict {
         self.audit().lock().note(format_args!("c{who} ends: {error}"));
-        self.audit().lock().killed(who);
+        self.audit().lock().ended(who);
         match (error.kind(), error.finding()) {
             (ErrorKind::Gap, Some(Finding::Gap(gap))) => {
                 self.audit().lock().expect_gap(gap.lost.count());

@@ -50,6 +50,12 @@ impl RedisServer {
         Ok(server)
     }
 
+    /// Its process id, for measurements.
+    #[expect(dead_code, reason = "no test asks")]
+    pub fn pid(&self) -> io::Result<u32> {
+        Ok(self.process.as_ref().ok_or(io::ErrorKind::NotConnected)?.pid())
+    }
+
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()

@@ -34,10 +34,8 @@ pub enum Task {
     Faults(Faults),
     /// Random faults for a while, over everything at once
     Soak(Soak),
-    /// Entries per second beside raw loops, in one run
+    /// Throughput, latency, memory and processor time beside raw loops and peers, in one run
     Bench(Bench),
-    /// Time from append to handler with many consumers in one process, and their memory
-    Latency(Latency),
     #[command(hide = true, subcommand)]
     Child(Child),
 }
@@ -218,28 +216,12 @@ pub struct Soak {
 
 #[derive(Debug, Clone, Args)]
 pub struct Bench {
-    /// How many entries each loop reads
-    #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1000..))]
-    pub entries: u64,
-    /// How often each loop runs, interleaved
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    pub rounds: u32,
-    /// Only the loops whose names contain this
+    /// Without what users would pick instead: builds in half the time
     #[arg(long)]
-    pub only: Option<String>,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct Latency {
-    /// How many consumers are in the process
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    pub consumers: u32,
-    /// Entries appended per second
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    pub rate: u64,
-    /// For how many seconds
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
-    pub seconds: u64,
+    pub without_peers: bool,
+    /// For the program in `bench/`: `--only`, `--rounds`, `--entries`, `--out`, `--quiet`, `--long`, `--page`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub args: Vec<String>,
 }
 
 /// The processes that a task starts of itself.
@@ -251,10 +233,6 @@ pub enum Child {
     Consume(Consume),
     /// Consumes until its standard input closes, and writes each effect in the transaction of the checkpoint
     Transact(Transact),
-    /// Appends entries that carry the time
-    Pace(Pace),
-    /// Consumes them, and prints how late they came
-    Fan(Fan),
     /// Runs one row of the table of faults
     Fault(FaultRow),
 }
@@ -313,30 +291,6 @@ pub struct Transact {
     /// The number of this process, for its rows
     #[arg(long)]
     pub run: u32,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct Pace {
-    #[command(flatten)]
-    pub place: Place,
-    #[arg(long)]
-    pub rate: u64,
-    #[arg(long)]
-    pub entries: u64,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct Fan {
-    #[command(flatten)]
-    pub place: Place,
-    #[arg(long)]
-    pub consumers: u32,
-    /// A group for each consumer, in place of one for all
-    #[arg(long)]
-    pub group_each: bool,
-    /// How many entries will come
-    #[arg(long)]
-    pub entries: u64,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -3,7 +3,6 @@
 #![expect(clippy::disallowed_methods, reason = "tasks measure real time, and wait in it")]
 #![expect(unreachable_pub, reason = "in a binary nothing is reachable, and `pub` is easier to read")]
 
-#[cfg(feature = "runs")]
 mod bench;
 mod ci;
 mod cli;
@@ -42,6 +41,7 @@ fn main() -> ExitCode {
     let task = Cli::parse().task;
     let done = match task {
         Task::Test(args) => test::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Ci => ci::run(),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Images => servers::images(),

@@ -14,11 +14,7 @@ mod imp {
     use crate::{Result, build_dir, cargo, cli::Task};
 
     pub fn run(task: Task) -> Result {
-        let release = match &task {
-            Task::Bench(_) | Task::Latency(_) => true,
-            Task::Crash(crash) => crash.release,
-            _ => false,
-        };
+        let release = matches!(&task, Task::Crash(crash) if crash.release);
         let profile = if release { "release" } else { "dev" };
         // The features of the whole workspace, so that what the tests have built is used.
         let build =
@@ -36,14 +32,14 @@ mod imp {
 #[cfg(feature = "runs")]
 mod imp {
     use crate::{
-        Result, bench,
+        Result,
         cli::{Child, Task},
         crash, faults, soak,
     };
 
     pub fn run(task: Task) -> Result {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        // On a worker and not on the thread that blocks: each wake of that one crosses threads, which a benchmark would see.
+        // On a worker and not on the thread that blocks: each wake of that one crosses threads.
         runtime.block_on(runtime.spawn(dispatch(task)))?
     }
 
@@ -52,13 +48,9 @@ mod imp {
             Task::Crash(args) => crash::run(&args).await,
             Task::Faults(args) => faults::run(&args).await,
             Task::Soak(args) => soak::run(&args).await,
-            Task::Bench(args) => bench::bench(&args).await,
-            Task::Latency(args) => bench::latency(&args).await,
             Task::Child(Child::Produce(args)) => crash::produce(&args).await,
             Task::Child(Child::Consume(args)) => crash::consume(&args).await,
             Task::Child(Child::Transact(args)) => crash::transact(&args).await,
-            Task::Child(Child::Pace(args)) => bench::pace(&args).await,
-            Task::Child(Child::Fan(args)) => bench::fan(&args).await,
             Task::Child(Child::Fault(args)) => faults::row(&args).await,
             _ => Err("this task runs elsewhere".into()),
         }

@@ -112,7 +112,6 @@ pub fn private_redis(options: &[&str]) -> Result<RedisServer> {
 }
 
 /// The program of a Redis server, for whoever starts it in a way of its own.
-#[cfg(feature = "runs")]
 pub fn redis_program() -> Result<PathBuf> {
     Ok(REDIS.programs().ok_or("this needs `redis-server` on the PATH, or in REDIS_SERVER")?)
 }
@@ -120,9 +119,12 @@ pub fn redis_program() -> Result<PathBuf> {
 /// A PostgreSQL server of one's own, for a task that kills it or measures it.
 #[cfg(feature = "runs")]
 pub fn private_postgres(options: &[&str]) -> Result<PostgresServer> {
-    let programs =
-        POSTGRES.programs().ok_or("this needs PostgreSQL's programs on the PATH, or in POSTGRES_BIN")?;
-    Ok(PostgresServer::try_start(&programs, options)?)
+    Ok(PostgresServer::try_start(&postgres_folder()?, options)?)
+}
+
+/// The folder of PostgreSQL's programs, likewise.
+pub fn postgres_folder() -> Result<PathBuf> {
+    Ok(POSTGRES.programs().ok_or("this needs PostgreSQL's programs on the PATH, or in POSTGRES_BIN")?)
 }
 
 /// What is to be known of a kind of server to provide one.

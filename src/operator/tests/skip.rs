@@ -3,7 +3,11 @@
 use futures_util::future::join_all;
 
 use super::*;
-use crate::layer::{Fault, Faults, Layer, Operation};
+use crate::{
+    Attempts,
+    backend::{LoadAttempts, NoteAttempts, Settlement, TransactionalCheckpoint, Trim, TrimLimit},
+    layer::{Fault, Faults, Layer, Operation},
+};
 
 #[tokio::test(start_paused = true)]
 async fn g3_of_many_that_skip_an_entry_one_does() {
@@ -75,6 +79,29 @@ async fn g3_a_skip_that_races_with_progress_is_told_and_never_moves_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn g9_a_skip_keeps_what_is_settled_above_it_and_what_is_remembered_of_attempts() {
+    let memory = with(1..=30).await;
+    with_holes(&memory, Ownership::Shared).await;
+    let settlement = |epoch| {
+        let owner = ConsumerName::new("gone").unwrap();
+        Settlement::each(subscription(), epoch, owner, vec![id(15)])
+    };
+    // Its effects are committed, and whoever did it was killed before the ack.
+    let tx = memory.begin().await.unwrap();
+    memory.commit(tx, &settlement(Epoch(0))).await.unwrap();
+    let failed = Attempts { failures: 2, ..Attempts::new(id(21)) };
+    let note = NoteAttempts::new(subscription(), Epoch(0), vec![failed.clone()], vec![]);
+    memory.note_attempts(&note).await.unwrap();
+    let epoch = operator(&memory).skip(id(11), "poison").await.unwrap();
+    let mut tx = memory.begin().await.unwrap();
+    assert_eq!(memory.settled(&mut tx, &settlement(epoch)).await.unwrap(), [id(15)], "it takes effect once");
+    assert_eq!(memory.attempts(&LoadAttempts::all(subscription())).await.unwrap(), [failed]);
+    let stored = stored(&memory).await;
+    assert_eq!((stored.epoch, stored.reason.as_deref()), (epoch, Some("poison")));
+    assert!(stored.position.settles(id(11)) && !stored.paused);
+}
+
+#[tokio::test(start_paused = true)]
 async fn g1_a_skip_that_was_interrupted_leaves_its_entry_to_the_next_one() {
     for by_operator in [true, false] {
         let memory = with(1..=30).await;
@@ -107,6 +134,17 @@ async fn g7_an_entry_that_left_the_stream_is_skipped_too() {
     let running = Running::start(&memory, Ownership::Shared);
     running.until_seen([15].into_iter().chain(21..=30)).await;
     running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_a_skip_does_not_pass_over_what_is_gone() {
+    let memory = with(1..=30).await;
+    with_holes(&memory, Ownership::Exclusive).await;
+    let trim = Trim::new(subscription().stream, TrimLimit::Below(id(25)));
+    memory.trim(&trim).await.unwrap();
+    let error = operator(&memory).skip(id(25), "").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Gap);
+    assert_eq!(stored(&memory).await.position.watermark, id(10), "nothing has moved");
 }
 
 #[tokio::test(start_paused = true)]

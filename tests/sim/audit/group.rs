@@ -23,6 +23,7 @@ impl State {
         }
         let ids: Vec<_> = deliveries.iter().map(Delivery::id).collect();
         self.note(format_args!("c{who} is given {}", List(&ids)));
+        self.delivered = ids.iter().copied().fold(self.delivered, EntryId::max);
         self.pending.extend(ids.into_iter().map(|id| (id, to.clone())));
     }
 
@@ -51,14 +52,18 @@ impl State {
         }
     }
 
-    /// These were acked.
-    pub fn acked(&mut self, who: usize, ids: &[EntryId]) {
+    /// These were acked, by a consumer that knew of the resets up to this era.
+    pub fn acked(&mut self, who: usize, era: u32, ids: &[EntryId]) {
         for id in ids {
             if self.pending.remove(id).is_none() || self.stale {
                 continue;
             }
-            let fact = self.numbers.get(id).map(|&n| &self.facts[n]);
-            if fact.is_some_and(is_wanted) {
+            let Some(&at) = self.numbers.get(id).filter(|&&at| is_wanted(&self.facts[at])) else { continue };
+            if era < self.era && self.facts[at].ever {
+                // It was handled before the operator wanted it again, and its ack was under way.
+                self.facts[at].excused = true;
+                self.note(format_args!("the ack of {id} is of the time before the reset"));
+            } else {
                 self.violate(format!("G1: consumer {who} has acked {id}, which nobody has handled"));
             }
         }
@@ -69,6 +74,9 @@ impl State {
 
     pub fn group_lost(&mut self) {
         self.pending.clear();
+        self.delivered = EntryId::ZERO;
+        // The server begins to count deliveries again.
+        self.facts.iter_mut().for_each(|fact| fact.unmarked = 0);
         self.beats.clear();
         self.disrupted();
         self.note(format_args!("the group is lost"));

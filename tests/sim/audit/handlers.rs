@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use highwater::{ConsumerName, Delivery, EntryId, Observation};
 
-use super::{Audit, State, is_wanted};
+use super::{Audit, State, is_wanted, number};
 use crate::setup::{IN_FLIGHT, LANES, Ordering};
 
 /// What a handler is to do.
@@ -21,6 +21,8 @@ pub enum Ends {
     Panicking,
     /// It will never be handled.
     Rejecting,
+    /// The process dies.
+    Dying,
 }
 
 /// A handler that runs. Dropped with it.
@@ -45,13 +47,16 @@ impl Audit {
     /// A handler is called with these.
     pub fn called(&self, who: usize, name: &ConsumerName, deliveries: &[Delivery]) -> (Running, Part) {
         let mut state = self.lock();
-        let (era, session) = (state.witnesses[who].era, state.witnesses[who].session);
+        let (era, session) = (state.era_of(who), state.witnesses[who].session);
         let ids: Vec<_> = deliveries.iter().map(Delivery::id).collect();
         for delivery in deliveries {
             state.called(who, name, delivery, &ids);
         }
         state.counts.calls += 1;
-        let part = state.part();
+        let mut part = state.part();
+        if deliveries.iter().filter_map(number).any(|n| state.setup.is_poison(n)) {
+            part.ends = Ends::Dying;
+        }
         (Running { audit: self.clone(), who, era, session, ids }, part)
     }
 }
@@ -60,11 +65,11 @@ impl State {
     fn called(&mut self, who: usize, name: &ConsumerName, delivery: &Delivery, batch: &[EntryId]) {
         let id = delivery.id();
         self.note(format_args!("c{who} handles {id}, attempt {}", delivery.attempt));
-        let Some((n, fact)) = self.fact_of(delivery) else {
+        let Some(at) = self.place_of(delivery) else {
             self.violate(format!("G1: {id} was delivered with {:?}", delivery.fields()));
             return;
         };
-        let (life, key) = (fact.life, fact.key);
+        let (life, key) = (self.facts[at].life, self.facts[at].key);
         let session = self.witnesses[who].session;
         let lane = match self.setup.ordering {
             Ordering::Strict => 0,
@@ -83,16 +88,20 @@ impl State {
             self.violate(format!("G17: consumer {who} handles more than {LANES} entries at once"));
         }
         self.witnesses[who].running.push((session, lane, id));
-        if life != self.life || self.witnesses[who].era != self.era || self.stale {
+        if life != self.life || self.witnesses[who].began.era != self.era || self.stale {
             return;
         }
         let witness = &self.witnesses[who];
-        if self.paused && witness.paused == Some(self.pauses) {
+        if self.paused && witness.began.paused == Some(self.pauses) {
             self.violate(format!("consumer {who} handles {id} of a subscription that is paused"));
-        } else if witness.promised.as_ref().is_some_and(|promised| promised.contains(&id)) {
+        } else if witness.began.promised.contains(&id) && self.promised.contains(&id) {
             self.violate(format!("G5: {id} was settled before consumer {who} began"));
-        } else if witness.succeeded.contains(&n) && !witness.forgiven {
+        } else if witness.succeeded.contains(&at) && !witness.forgiven {
             self.violate(format!("G5: {id} comes to consumer {who} again, which has handled it"));
+        } else if let Some(letter) = self.parks_behind(who, key) {
+            self.violate(format!(
+                "G10: consumer {who} handles {id}, and the letter of {letter} lies before it"
+            ));
         } else {
             self.in_order(who, name, id, key, batch);
         }
@@ -171,9 +180,10 @@ impl State {
     }
 
     /// A committed transaction has this effect.
-    pub fn row(&mut self, who: usize, n: u64) {
-        let fact = &mut self.facts[self.places[&n]];
+    pub fn row(&mut self, who: usize, n: u64, id: EntryId) {
+        let fact = &mut self.facts[self.places[&(n, id)]];
         fact.handled += u32::from(fact.life == self.life);
+        fact.ever = true;
         let (id, times) = (fact.id, fact.handled);
         self.counts.handled += 1;
         self.note(format_args!("c{who} has a row for {id}"));
@@ -189,9 +199,12 @@ impl Running {
         let mut state = self.audit.lock();
         for id in &self.ids {
             state.note(format_args!("c{} has handled {id}", self.who));
-            let Some(&at) = state.numbers.get(id).filter(|_| self.era == state.era) else { continue };
-            let n = state.facts[at].n;
-            state.witnesses[self.who].succeeded.insert(n);
+            let Some(&at) = state.numbers.get(id) else { continue };
+            state.facts[at].ever = true;
+            if self.era != state.era {
+                continue;
+            }
+            state.witnesses[self.who].succeeded.insert(at);
             state.facts[at].handled += 1;
             state.counts.handled += 1;
             state.counts.duplicates += u64::from(state.facts[at].handled > 1);
@@ -201,10 +214,15 @@ impl Running {
     /// The handler is about to fail.
     pub fn fails(&self, rejects: bool) {
         let mut state = self.audit.lock();
+        let era = state.era;
         for id in &self.ids {
             if let Some(&at) = state.numbers.get(id) {
-                state.facts[at].failures += 1;
-                state.facts[at].rejections += u32::from(rejects);
+                let (fact, is_current) = (&mut state.facts[at], self.era == era);
+                for attempts in [&mut fact.in_all].into_iter().chain(is_current.then_some(&mut fact.attempts))
+                {
+                    attempts.failures += 1;
+                    attempts.rejections += u32::from(rejects);
+                }
             }
             state.note(format_args!("c{} fails with {id}", self.who));
             // What it may have lost since it was given comes again, perhaps behind what it is given then.

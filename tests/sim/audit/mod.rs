@@ -1,10 +1,13 @@
 //! The auditor: sees every effect on the stores and every call of a handler at the instant at which it takes place, and
 //! knows what must therefore hold.
 
+mod crashes;
 mod end;
+mod facts;
 mod group;
 mod handlers;
-mod letters;
+pub mod letters;
+mod moves;
 mod store;
 
 use std::{
@@ -20,8 +23,14 @@ use highwater::{
     clock::Clock,
 };
 
-use self::group::Beat;
-pub use self::handlers::{Ends, Part};
+use self::{
+    facts::{Attempted, Fact, Filed, Seen, Witness, is_wanted},
+    group::Beat,
+};
+pub use self::{
+    handlers::{Ends, Part},
+    moves::Intent,
+};
 use crate::{setup::Setup, trace::Trace};
 
 /// Calls of one consumer at one instant that are no loop yet.
@@ -31,52 +40,6 @@ const CALLS_AT_ONCE_MAX: u32 = 2_000;
 #[derive(Debug, Clone)]
 pub struct Audit(Arc<Mutex<State>>);
 
-/// One entry, by the number that it carries.
-#[derive(Debug)]
-pub struct Fact {
-    n: u64,
-    pub id: EntryId,
-    pub key: u64,
-    /// Which life of the stream it belongs to.
-    pub life: u32,
-    /// It left the stream, after so many reports of gaps and resets; and whether nobody had handled it.
-    pub removed: Option<(usize, bool)>,
-    /// An operator said that it needs no handling.
-    pub excused: bool,
-    /// How often it was handled since the checkpoint was last set back before it: by effects that were committed, or by
-    /// handlers that succeeded.
-    pub handled: u32,
-    /// How often it became a dead letter since then.
-    pub buried: u32,
-    /// What may lead to that: failures of handlers, rejections, and processes that were killed meanwhile.
-    failures: u32,
-    rejections: u32,
-    crashes: u32,
-}
-
-/// A consumer, as far as the auditor knows it.
-#[derive(Debug, Default)]
-pub struct Witness {
-    /// The time between two resets that it works in, and how often it has begun anew.
-    era: u32,
-    session: u32,
-    /// It has begun during this pause of the subscription.
-    paused: Option<u32>,
-    /// What was promised to be settled when it began.
-    promised: Option<BTreeSet<EntryId>>,
-    /// Up to here, it could not know whether it still holds what it held.
-    in_doubt: EntryId,
-    /// What it has handled.
-    succeeded: BTreeSet<u64>,
-    /// Something took place that may bring to it again what it has handled.
-    forgiven: bool,
-    /// What its handlers have failed with since it was last in doubt of what it holds.
-    failed: BTreeSet<EntryId>,
-    /// Handlers that run: session, key, entry.
-    running: Vec<(u32, u64, EntryId)>,
-    calls: (Duration, u32),
-}
-
 /// What is known.
 #[derive(Debug)]
 pub struct State {
@@ -85,8 +48,8 @@ pub struct State {
     pub trace: Trace,
     violation: Option<String>,
     facts: Vec<Fact>,
-    /// Where each is, by its number.
-    places: BTreeMap<u64, usize>,
+    /// Where each is, by its number and its id: one that is redriven has another id.
+    places: BTreeMap<(u64, EntryId), usize>,
     /// Where the entries of this life are, by their ids.
     numbers: BTreeMap<EntryId, usize>,
     life: u32,
@@ -98,12 +61,22 @@ pub struct State {
     pub stale: bool,
     paused: bool,
     pauses: u32,
+    /// A write takes effect that nobody waits for any more.
+    pub late: bool,
     /// What an advance that succeeded has covered.
     promised: BTreeSet<EntryId>,
     lease: Option<(ConsumerName, Duration)>,
     pending: BTreeMap<EntryId, ConsumerName>,
+    /// The last that this group has delivered.
+    delivered: EntryId,
     beats: BTreeMap<ConsumerName, Beat>,
     names: BTreeMap<ConsumerName, usize>,
+    /// What the operator is about to do.
+    pub intent: Intent,
+    /// What the store has as started, and by whom.
+    marks: BTreeMap<EntryId, Vec<usize>>,
+    /// Consumers whose processes are about to be killed by what they handle.
+    pub dying: Vec<usize>,
     witnesses: Vec<Witness>,
     /// Gaps and resets that were reported.
     reports: usize,
@@ -142,11 +115,16 @@ impl Audit {
             stale: false,
             paused: false,
             pauses: 0,
+            late: false,
             promised: BTreeSet::new(),
             lease: None,
             pending: BTreeMap::new(),
+            delivered: EntryId::ZERO,
             beats: BTreeMap::new(),
             names: BTreeMap::new(),
+            intent: Intent::Reset,
+            marks: BTreeMap::new(),
+            dying: Vec::new(),
             witnesses: vec![Witness::default()],
             reports: 0,
             may_gap: false,
@@ -197,7 +175,11 @@ impl State {
     /// Another consumer, perhaps under the name of one that is gone.
     pub fn started(&mut self, name: &ConsumerName) -> usize {
         let who = self.witnesses.len();
-        self.witnesses.push(Witness { era: self.era, ..Witness::default() });
+        self.witnesses.push(Witness {
+            name: Some(name.clone()),
+            began: Seen { era: self.era, ..Seen::default() },
+            ..Witness::default()
+        });
         self.names.insert(name.clone(), who);
         self.note(format_args!("c{who} starts as {name}"));
         who
@@ -207,14 +189,19 @@ impl State {
         let number =
             |name| entry.fields.get(name).and_then(|n| std::str::from_utf8(n).ok()?.parse::<u64>().ok());
         let (Some(n), Some(key)) = (number("n"), number("k")) else { return };
-        if self.places.insert(n, self.facts.len()).is_some() {
-            self.violate(format!("entry {n} was appended twice"));
+        if self.places.range((n, EntryId::ZERO)..=(n, EntryId::MAX)).next().is_some() {
+            self.violate(format!("G12: entry {n} was appended twice"));
         }
+        self.come(n, key, id);
+    }
+
+    /// There is another entry.
+    fn come(&mut self, n: u64, key: u64, id: EntryId) {
+        self.places.insert((n, id), self.facts.len());
         self.numbers.insert(id, self.facts.len());
         self.counts.entries += 1;
         self.note(format_args!("{id} is appended"));
         self.facts.push(Fact {
-            n,
             id,
             key,
             life: self.life,
@@ -222,9 +209,11 @@ impl State {
             excused: false,
             handled: 0,
             buried: 0,
-            failures: 0,
-            rejections: 0,
-            crashes: 0,
+            ever: false,
+            letter: None,
+            attempts: Attempted::default(),
+            in_all: Attempted::default(),
+            unmarked: 0,
         });
     }
 
@@ -235,7 +224,8 @@ impl State {
 
     /// A producer was told that an entry is there, under this id.
     pub fn acknowledged(&mut self, n: u64, id: EntryId) {
-        let there = self.places.get(&n).map(|&at| self.facts[at].id);
+        let mut all = self.places.range((n, EntryId::ZERO)..=(n, EntryId::MAX)).map(|((_, id), _)| *id);
+        let there = all.find(|there| *there == id);
         if there != Some(id) {
             self.violate(format!("entry {n} was acknowledged as {id}, and it is {there:?}"));
         }
@@ -269,8 +259,10 @@ impl State {
                 let settled = position.as_ref().is_some_and(|position| position.settles(fact.id));
                 // What is settled ahead and left the stream is not told from what was lost: no owner can count it.
                 self.may_gap |= position.as_ref().is_none_or(|position| fact.id > position.watermark);
-                // What was removed before anybody came is not missing.
-                fact.removed = Some((reports, is_wanted(fact) && !settled && position.is_some()));
+                // What was removed before anybody came is not missing; and after a seek into the middle of the stream, a position
+                // does not know how many entries it stands for, so that nobody can count what is deleted behind it.
+                let counts = position.as_ref().is_some_and(|position| position.ordinal.is_some());
+                fact.removed = Some((reports, is_wanted(fact) && !settled && counts));
             }
         }
     }
@@ -298,14 +290,12 @@ impl State {
         witness.failed.clear();
     }
 
-    /// A consumer is killed, or has failed: what it held comes again, to others.
-    pub fn killed(&mut self, who: usize) {
+    /// A consumer has ended: what it held comes again, to others.
+    pub fn ended(&mut self, who: usize) {
         self.counts.disruptions += 1;
-        let running: Vec<_> = self.witnesses[who].running.iter().map(|(_, _, id)| *id).collect();
-        for id in running {
-            if let Some(&at) = self.numbers.get(&id) {
-                self.facts[at].crashes += 1;
-            }
+        if !self.setup.is_shared() {
+            // An owner that ends in order says so, and with that it is forgotten what the one before it may have started.
+            self.facts.iter_mut().for_each(|fact| fact.unmarked = 0);
         }
         self.note(format_args!("c{who} is gone"));
     }
@@ -313,18 +303,18 @@ impl State {
     /// A consumer has stopped gracefully.
     pub fn stopped(&mut self, who: usize, report: &Report) {
         // What it did not finish in time comes again.
-        self.counts.disruptions += 1;
+        self.ended(who);
         self.note(format_args!("c{who} has stopped: {report:?}"));
         let witness = &self.witnesses[who];
         if report.unsaved > 0
             || report.leases_lost > 0
-            || witness.era != self.era
+            || witness.began.era != self.era
             || witness.forgiven
             || self.stale
         {
             return;
         }
-        let done: Vec<_> = witness.succeeded.iter().map(|n| &self.facts[self.places[n]]).collect();
+        let done: Vec<_> = witness.succeeded.iter().map(|&at| &self.facts[at]).collect();
         let open =
             done.iter().find(|fact| fact.life == self.life && !self.is_settled(fact.id)).map(|fact| fact.id);
         if let Some(id) = open {
@@ -342,21 +332,15 @@ impl State {
 
     /// Whether a consumer may find that the stream is another one: what it was granted may be from before the operator came.
     pub fn may_see_reset(&self, who: usize) -> bool {
-        self.stale || self.witnesses[who].era != self.era
+        self.stale || self.witnesses[who].began.era != self.era
     }
 
-    fn fact_of(&self, delivery: &Delivery) -> Option<(u64, &Fact)> {
-        let n = number(delivery)?;
-        let fact = &self.facts[*self.places.get(&n)?];
-        (fact.id == delivery.id()).then_some((n, fact))
+    fn place_of(&self, delivery: &Delivery) -> Option<usize> {
+        self.places.get(&(number(delivery)?, delivery.id())).copied()
     }
 }
 
 /// The number that an entry carries.
 pub fn number(delivery: &Delivery) -> Option<u64> {
     delivery.fields().get("n").and_then(|n| std::str::from_utf8(n).ok()?.parse().ok())
-}
-
-pub fn is_wanted(fact: &Fact) -> bool {
-    fact.handled == 0 && fact.buried == 0 && fact.removed.is_none() && !fact.excused
 }

@@ -1,13 +1,13 @@
 //! The checkpoint, its epoch and its lease: G2, G3, G4, G13.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use highwater::{
     Checkpoint, ConsumerName, EntryId, Epoch, Position,
     backend::{Acquired, Advance},
 };
 
-use super::{State, is_wanted};
+use super::{Seen, State, is_wanted};
 
 impl State {
     /// Looks at the checkpoint as it is.
@@ -34,10 +34,23 @@ impl State {
         if self.stale {
             return;
         }
+        self.forgotten(position);
         let skipped =
             self.current().find(|fact| position.settles(fact.id) && is_wanted(fact)).map(|fact| fact.id);
         if let Some(id) = skipped {
             self.violate(format!("G2: {id} is settled and was not handled: {position:?}"));
+        }
+    }
+
+    /// What an owner has settled ahead stays so, but where an advance comes late that knew less. In a shared subscription the group
+    /// is the truth, and one that was created anew delivers it once more; and advances of several overtake each other.
+    fn forgotten(&mut self, position: &Position) {
+        let lost = self.promised.iter().copied().filter(|&id| !position.settles(id));
+        for id in lost.collect::<Vec<_>>() {
+            self.promised.remove(&id);
+            if !self.setup.is_shared() && !self.late {
+                self.violate(format!("G5: {id} was settled, and is so no more: {position:?}"));
+            }
         }
     }
 
@@ -51,6 +64,11 @@ impl State {
     /// An advance took effect: what it says is settled stays so.
     pub fn advanced(&mut self, who: usize, request: &Advance) {
         self.wrote(who, "advanced", request.epoch);
+        let is_behind = |stored: &Position| stored.watermark > request.position.watermark;
+        if self.position.as_ref().is_some_and(is_behind) {
+            // It changes nothing.
+            return;
+        }
         self.promise(&request.position);
     }
 
@@ -81,7 +99,7 @@ impl State {
         }
         self.epoch = grant.epoch;
         self.lease = Some((owner.clone(), now + ttl));
-        self.begins(who);
+        self.begins(who, self.seen());
         self.note(format_args!("c{who} owns epoch {}", grant.epoch));
     }
 
@@ -98,58 +116,62 @@ impl State {
         self.lease = None;
     }
 
-    /// Shared: a consumer learns the checkpoint.
+    /// Shared: a consumer learns the checkpoint. A session begins with what was learned last.
     pub fn loaded(&mut self, who: usize) {
         if who != 0 && self.setup.is_shared() {
-            let witness = &self.witnesses[who];
-            if witness.promised.is_none() || witness.era != self.era {
-                self.begins(who);
-            }
+            self.witnesses[who].seen = self.seen();
         }
     }
 
-    /// A consumer begins at the checkpoint as it is.
-    fn begins(&mut self, who: usize) {
+    /// Shared: a consumer begins a session.
+    pub fn enters(&mut self, who: usize) {
+        if who != 0 && self.setup.is_shared() {
+            let seen = self.witnesses[who].seen.clone();
+            self.begins(who, seen);
+        }
+    }
+
+    fn seen(&self) -> Seen {
+        let promised = if self.stale { BTreeSet::new() } else { self.promised.clone() };
+        Seen { era: self.era, paused: self.paused.then_some(self.pauses), promised }
+    }
+
+    /// A consumer begins at the checkpoint as it has seen it.
+    fn begins(&mut self, who: usize, seen: Seen) {
+        let letters = self.counts.letters;
         let witness = &mut self.witnesses[who];
-        let promised = self.promised.clone();
-        witness.promised = Some(if self.stale { Default::default() } else { promised });
-        witness.session += 1;
-        witness.era = self.era;
-        witness.paused = self.paused.then_some(self.pauses);
+        (witness.session, witness.letters) = (witness.session + 1, letters);
+        witness.began = seen;
         witness.succeeded.clear();
         witness.failed.clear();
         witness.forgiven = false;
     }
 
-    /// An operator, or a policy, has taken this epoch.
-    pub fn issued(&mut self, epoch: Epoch) {
-        if epoch <= self.epoch {
-            self.violate(format!("G4: a reset gave epoch {epoch} after {}", self.epoch));
-        }
-        (self.epoch, self.lease) = (epoch, None);
-        self.disrupted();
-    }
-
     /// An operator has paused the subscription, or lets it go on.
-    pub fn pause(&mut self, paused: bool) {
+    pub(super) fn pause(&mut self, paused: bool) {
         self.paused = paused;
         self.pauses += u32::from(paused);
         self.note(format_args!("paused: {paused}"));
     }
 
     /// The checkpoint was set to this id, by an operator or by policy.
-    pub fn reset(&mut self, to: EntryId) {
+    pub(super) fn reset(&mut self, to: EntryId) {
         self.era += 1;
         (self.position, self.stale) = (None, false);
+        self.forget_attempts();
         self.promised.retain(|&id| id <= to);
         for &n in self.numbers.values() {
             let fact = &mut self.facts[n];
+            // An operator asks for what is there.
+            if let Some((_, is_missing)) = &mut fact.removed {
+                *is_missing = false;
+            }
             if fact.id > to {
                 (fact.handled, fact.buried, fact.excused) = (0, 0, false);
                 // It was handled once, and is wanted again.
                 self.may_gap |= fact.removed.is_some();
             } else {
-                fact.excused = true;
+                (fact.excused, fact.ever) = (true, true);
             }
         }
         self.note(format_args!("reset to {to}"));

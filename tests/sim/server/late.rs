@@ -21,14 +21,17 @@ impl Server {
         R: Clone + Send + Sync + 'static,
         T: Send,
     {
-        let Some(delay) = self.delay() else { return call(self, request).await };
-        let (server, request) = (self.clone(), request.clone());
+        let server = Self { era: self.audit.lock().era_of(self.who), ..self.clone() };
+        let Some(delay) = self.delay() else { return call(&server, request).await };
+        let request = request.clone();
         let clock = self.clock.clone();
         tokio::spawn(async move {
             clock.sleep(delay).await;
             server.audit.lock().note(format_args!("c{} is late with what follows", server.who));
+            server.audit.lock().late = true;
             // Nobody waits for the answer.
             drop(call(&server, &request).await);
+            server.audit.lock().late = false;
         });
         Err(unknown())
     }

@@ -32,12 +32,19 @@ pub struct Server {
     pub random: Arc<Mutex<fastrand::Rng>>,
     /// The share of writes that go on by themselves.
     pub late: f64,
+    /// The resets of which the caller knew when it sent what is carried out now.
+    pub era: u32,
     pub clock: Clock,
 }
 
 impl Server {
     pub fn is(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant) && self.who != 0
+    }
+
+    /// What is planted for those who are not consumers, too.
+    fn is_for_all(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
     }
 
     /// Whether an effect is dropped and reported as done.

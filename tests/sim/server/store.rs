@@ -6,8 +6,9 @@ use highwater::{
     Attempts, Checkpoint, EntryId, Epoch, GroupName, Position, Result, SettledAhead, StreamName,
     Subscription,
     backend::{
-        Acquire, Acquired, Advance, Advanced, AtomicSettle, CheckpointBackend, Committed, LoadAttempts,
-        NoteAttempts, Release, Renew, ResetCheckpoint, Settle, Settled, Settlement, TransactionalCheckpoint,
+        Acquire, Acquired, Advance, Advanced, Append, AtomicSettle, CheckpointBackend, Committed,
+        LoadAttempts, NewEntry, NoteAttempts, Release, Renew, ResetCheckpoint, Settle, Settled, Settlement,
+        StreamBackend, StreamBackendExt, TransactionalCheckpoint,
     },
     memory::Tx,
 };
@@ -56,27 +57,42 @@ impl CheckpointBackend for Server {
 
     async fn reset(&self, request: &ResetCheckpoint) -> Result<Epoch> {
         let epoch = self.store.reset(request).await?;
-        {
-            let mut audit = self.audit.lock();
-            audit.issued(epoch);
-            if let Some(paused) = request.paused {
-                audit.pause(paused);
-            }
-            if let Some(position) = &request.position {
-                audit.reset(position.watermark);
-            }
-        }
+        self.audit.lock().moved(self.who, epoch, request.paused, request.position.as_ref());
         self.look().await?;
         Ok(epoch)
     }
 
     async fn attempts(&self, request: &LoadAttempts) -> Result<Vec<Attempts>> {
-        self.store.attempts(request).await
+        let attempts = self.store.attempts(request).await?;
+        if request.ids.is_none() {
+            self.audit.lock().enters(self.who);
+        }
+        Ok(attempts)
     }
 
     async fn note_attempts(&self, request: &NoteAttempts) -> Result<()> {
-        self.told(self.store.note_attempts(request).await)?;
-        self.audit.lock().wrote(self.who, "noted attempts", request.epoch);
+        let mut spoilt = request.clone();
+        if self.is(Mutant::ForgottenCrashes) {
+            spoilt
+                .set
+                .iter_mut()
+                .filter(|noted| noted.id > EntryId::ZERO)
+                .for_each(|noted| noted.crashes = 0);
+        }
+        if self.is(Mutant::KeptCrashes) {
+            let known = self.store.attempts(&LoadAttempts::all(request.subscription.clone())).await?;
+            for noted in &mut spoilt.set {
+                let before = known.iter().find(|known| known.id == noted.id).map_or(0, |known| known.crashes);
+                noted.crashes = noted.crashes.max(before);
+            }
+        }
+        self.told(self.store.note_attempts(&spoilt).await)?;
+        if self.is(Mutant::RetryAppends) {
+            self.append_again(request).await?;
+        }
+        let mut audit = self.audit.lock();
+        audit.wrote(self.who, "noted attempts", request.epoch);
+        audit.noted(self.who, request);
         Ok(())
     }
 
@@ -110,7 +126,9 @@ impl TransactionalCheckpoint for Server {
         let (server, request) = (self.clone(), request.clone());
         tokio::spawn(async move {
             server.clock.sleep(delay).await;
+            server.audit.lock().late = true;
             drop(server.commit_now(tx, &request).await);
+            server.audit.lock().late = false;
         });
         Err(unknown())
     }
@@ -138,7 +156,8 @@ impl Server {
                 let Settlement { subscription, epoch, owner, .. } = request.clone();
                 audit.advanced(self.who, &Advance::new(subscription, epoch, position.clone(), owner));
             } else if watermark.is_some() {
-                audit.acked(self.who, &request.ids);
+                let era = audit.era_of(self.who);
+                audit.acked(self.who, era, &request.ids);
             }
         }
         self.look().await?;
@@ -163,7 +182,7 @@ impl Server {
         }
         if let Some(position) = &settled.position {
             let mut audit = self.audit.lock();
-            audit.acked(self.who, &spoilt.ids);
+            audit.acked(self.who, self.era, &spoilt.ids);
             audit.promise(position);
         }
         self.look().await?;
@@ -183,6 +202,9 @@ impl Server {
         }
         if self.is(Mutant::HighestSeen) {
             spoilt.position = Position::at(self.seen());
+        }
+        if self.is(Mutant::LastWriteWins) {
+            self.overwrite(&spoilt).await?;
         }
         let advanced = self.told(self.store.advance(&spoilt).await)?;
         self.audit.lock().advanced(self.who, request);
@@ -206,6 +228,30 @@ impl Server {
             return renewed;
         }
         self.audit.lock().renewed(self.who, request.epoch, request.ttl);
+        Ok(())
+    }
+
+    /// Moves the watermark back where an advance comes that knew less.
+    async fn overwrite(&self, advance: &Advance) -> Result<()> {
+        let stored = self.store.load(&self.subscription).await?;
+        if stored.is_some_and(|stored| stored.position.watermark > advance.position.watermark) {
+            let back = ResetCheckpoint::new(self.subscription.clone(), advance.position.clone());
+            self.store.reset(&back.force(true)).await?;
+            self.look().await?;
+        }
+        Ok(())
+    }
+
+    /// Appends what has failed once more.
+    async fn append_again(&self, noted: &NoteAttempts) -> Result<()> {
+        for attempts in noted.set.iter().filter(|attempts| attempts.failures > 0) {
+            let after = attempts.id.prev().unwrap_or_default();
+            let found = self.stream.entries_after(&self.subscription.stream, after, 1).await?;
+            let again = found.into_iter().map(|entry| NewEntry::new(entry.fields)).collect::<Vec<_>>();
+            if !again.is_empty() {
+                self.append(&Append::new(self.subscription.stream.clone(), again)).await?;
+            }
+        }
         Ok(())
     }
 

@@ -6,8 +6,8 @@ use highwater::{
     Delivery, Entry, EntryId, Result,
     backend::{
         Ack, Acked, Append, Beat, BuryLetters, Claim, Claimed, DeadKeys, EnsureGroup, Fate, Heartbeat,
-        Inspect, Leave, Left, PendingEntry, Read, ReadGroup, ReadPending, Redrive, Redriven, Removal,
-        StreamBackend, StreamCapabilities, StreamState, Trim, TrimLimit,
+        Inspect, Leave, Left, NewEntry, PendingEntry, Read, ReadGroup, ReadPending, Redrive, Redriven,
+        Removal, StreamBackend, StreamBackendExt, StreamCapabilities, StreamState, Trim, TrimLimit,
     },
 };
 
@@ -43,11 +43,27 @@ impl StreamBackend for Server {
     }
 
     async fn inspect(&self, request: &Inspect) -> Result<Option<StreamState>> {
-        self.stream.inspect(request).await
+        let mut state = self.stream.inspect(request).await?;
+        if let Some(state) = &mut state {
+            if self.is(Mutant::HiddenTrims) {
+                state.len = state.entries_added.unwrap_or(state.len);
+            }
+            if self.is(Mutant::CountsWhatIsLeft) {
+                state.entries_added = Some(state.len);
+            }
+        }
+        Ok(state)
     }
 
     async fn read(&self, request: &Read) -> Result<Vec<Entry>> {
-        let entries = self.stream.read(request).await?;
+        let mut request = request.clone();
+        if self.is(Mutant::NeverWaits) {
+            request.block = None;
+        }
+        if self.is(Mutant::ReadsAll) {
+            request.limit = usize::MAX;
+        }
+        let entries = self.stream.read(&request).await?;
         self.saw(entries.iter().map(|entry| entry.id));
         Ok(entries)
     }
@@ -64,7 +80,14 @@ impl StreamBackend for Server {
     }
 
     async fn read_group(&self, request: &ReadGroup) -> Result<Vec<Delivery>> {
-        let deliveries = self.stream.read_group(request).await?;
+        let mut request = request.clone();
+        if self.is(Mutant::NeverWaits) {
+            request.block = None;
+        }
+        if self.is(Mutant::ReadsAll) {
+            request.limit = usize::MAX;
+        }
+        let deliveries = self.stream.read_group(&request).await?;
         self.saw(deliveries.iter().map(Delivery::id));
         self.audit.lock().delivered(self.who, &request.consumer, &deliveries);
         if self.is(Mutant::SettleOnDelivery) && !deliveries.is_empty() {
@@ -120,11 +143,32 @@ impl StreamBackend for Server {
     }
 
     async fn dead_keys(&self, request: &DeadKeys) -> Result<Vec<(u64, u64)>> {
+        if self.is(Mutant::ForgottenDeadKeys) {
+            return Ok(Vec::new());
+        }
         self.stream.dead_keys(request).await
     }
 
     async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>> {
-        self.stream.redrive(request).await
+        let mut lying = Vec::new();
+        for letter in &request.letters {
+            let after = letter.letter.prev().unwrap_or_default();
+            let found = self.stream.entries_after(&request.from, after, 1).await?.pop();
+            lying.push(found.filter(|entry| entry.id == letter.letter));
+        }
+        let redriven = self.stream.redrive(request).await?;
+        for (entry, redriven) in lying.iter().zip(&redriven) {
+            self.audit.lock().redriven(entry.as_ref().map(|entry| &entry.fields), *redriven);
+        }
+        if self.is_for_all(Mutant::RedrivenTwice) {
+            // As if the letters had stayed.
+            for entry in lying.into_iter().flatten() {
+                self.stream
+                    .append(&Append::new(request.from.clone(), vec![NewEntry::new(entry.fields)]))
+                    .await?;
+            }
+        }
+        Ok(redriven)
     }
 
     async fn remove(&self, request: &Removal) -> Result<u64> {
@@ -151,7 +195,7 @@ impl Server {
         let fates = self.stream.dead_letter(request).await?;
         let mut audit = self.audit.lock();
         for (letter, fate) in request.letters.iter().zip(&fates) {
-            audit.buried(self.who, letter, *fate);
+            audit.buried(self.who, self.era, letter, *fate);
         }
         Ok(fates)
     }
@@ -165,7 +209,7 @@ impl Server {
         }
         let acked = self.stream.ack(&request).await?;
         if acked.position.is_some() {
-            self.audit.lock().acked(self.who, &request.ids);
+            self.audit.lock().acked(self.who, self.era, &request.ids);
         }
         Ok(acked)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Verdict, World};
 
 /// How long all may take to come right.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How often it is looked at meanwhile.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -24,6 +24,7 @@ impl World {
         self.start();
         self.settle_down(true).await?;
         self.stop_all().await?;
+        self.count_letters().await;
         let mut audit = self.audit().lock();
         audit.oracle();
         audit.verdict()
@@ -32,7 +33,13 @@ impl World {
     /// Waits until all is handled, and settled: in the checkpoint, or for the group at least.
     async fn settle_down(&mut self, saved: bool) -> Verdict {
         let since = self.clock.elapsed();
+        let mut round = 0;
         loop {
+            round += 1;
+            if self.setup.parks > 0 && round % 20 == 0 {
+                // Keys wait for it, once there is no more room.
+                self.handle_letters().await;
+            }
             self.actors.iter_mut().for_each(super::Actor::heal);
             if self.actors.is_empty() {
                 self.start();

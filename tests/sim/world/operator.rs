@@ -1,7 +1,7 @@
 //! What an operator does, or a mishap: a lost group, trimming, another stream, another position, and a writer of the past.
 
 use highwater::{
-    ConsumerName, EntryId, Epoch, ErrorKind, Operator, Position, Result,
+    ConsumerName, EntryId, Epoch, ErrorKind, Position, Result,
     backend::{
         Advance, CheckpointBackend, Release, Removal, Renew, ResetCheckpoint, StreamBackend, Trim, TrimLimit,
     },
@@ -32,7 +32,7 @@ impl World {
     }
 
     /// One of the entries that are there, by its id and the watermark.
-    fn choose(&mut self, which: impl Fn(EntryId, EntryId) -> bool) -> Option<EntryId> {
+    pub(super) fn choose(&mut self, which: impl Fn(EntryId, EntryId) -> bool) -> Option<EntryId> {
         let ids: Vec<_> = {
             let audit = self.audit().lock();
             if audit.stale {
@@ -65,9 +65,7 @@ impl World {
 
     /// The subscription is paused, or goes on.
     pub(super) async fn pause(&mut self) {
-        let operator =
-            Operator::new(self.place.subscription.clone(), self.server.clone(), self.server.clone());
-        let operator = operator.force(true);
+        let operator = self.operator().force(true);
         if !self.paused && self.audit().lock().position().is_none() {
             return;
         }

@@ -59,7 +59,8 @@ impl World {
         }
         let Some(snapshot) = self.snapshot.take() else {
             self.resume = false;
-            self.feed(Event::Resumed(self.stored.clone()));
+            // A store may have forgotten since what it knew to be settled ahead.
+            self.feed(Event::Resumed(self.resumed.clone()));
             self.machine.ledger_mut().recovering(true);
             self.snapshot = Some(self.pending.clone());
             return;

@@ -162,3 +162,32 @@ async fn g13_who_reads_from_a_group_that_another_one_created_is_known_to_live() 
     assert_eq!(beat.unwrap_err().kind(), crate::ErrorKind::Busy);
     running.abort();
 }
+
+/// The reader comes back long before the keeper asks again, and what the one has found the other does not.
+#[tokio::test(start_paused = true)]
+async fn g13_a_heartbeat_that_had_run_out_is_reported_where_the_resume_path_finds_it() {
+    let (memory, faults) = (Memory::new(), Faults::new());
+    let ttl = Duration::from_secs(3_600);
+    let lapsed: Arc<Mutex<u64>> = Arc::default();
+    let count = Arc::clone(&lapsed);
+    let consumer = faulty(&memory, &faults, Ownership::Shared)
+        .configure(|settings| (settings.ttl, settings.reconnect.max) = (ttl, Duration::from_secs(1)))
+        .observer(move |_: &Subscription, observation: &Observation<'_>| {
+            *count.lock().unwrap() += u64::from(matches!(observation, Observation::Lapsed));
+        })
+        .build()
+        .unwrap();
+    let (recorder, _never) = Recorder::until(usize::MAX);
+    let running = tokio::spawn(consumer.run(recorder.clone(), std::future::pending::<()>()));
+    until("it takes part", async || pending(&memory).await.is_some()).await;
+    faults.all(Fault::Before);
+    Clock::new().sleep(ttl * 2).await;
+    assert_eq!(*lapsed.lock().unwrap(), 0, "nobody could know yet");
+    faults.clear();
+    append(&memory, 1).await;
+    until("it reads again", async || recorder.seen().len() == 1).await;
+    assert_eq!(*lapsed.lock().unwrap(), 1);
+    Clock::new().sleep(ttl / 2).await;
+    assert_eq!(*lapsed.lock().unwrap(), 1, "the keeper finds that it stands");
+    running.abort();
+}

@@ -29,10 +29,6 @@ impl Histogram {
         self.counts.iter().sum()
     }
 
-    pub fn max(&self) -> Duration {
-        self.max
-    }
-
     /// The duration that this share of all does not exceed, rounded up to the end of its bucket.
     pub fn quantile(&self, share: f64) -> Duration {
         let rank = (self.len() as f64 * share).ceil() as u64;

@@ -1,0 +1,184 @@
+//! All that can be measured.
+
+use futures_util::future::BoxFuture;
+use highwater::Ownership;
+use highwater_redis::Client;
+
+use crate::{
+    Result,
+    env::Env,
+    late,
+    measure::Run,
+    ours::{Ours, Store, Way},
+    raw, sweep,
+};
+
+/// Which servers a run needs beside the stream's.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Needs {
+    pub other: bool,
+    pub postgres: bool,
+}
+
+type Work = Box<dyn Fn(Env) -> BoxFuture<'static, Result<Run>> + Send + Sync>;
+
+/// One way to do the work of its group.
+pub struct Scenario {
+    pub name: String,
+    pub run: Work,
+    pub needs: Needs,
+    pub shape: Shape,
+}
+
+/// How much a run gets to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// One of so many entries: it would take minutes else.
+    pub share: u64,
+    /// So many, and no share of what was asked for.
+    pub entries: Option<u64>,
+    pub payload: usize,
+    pub batch: usize,
+    pub many: u64,
+    pub rate: u64,
+    /// Only when long runs were asked for.
+    pub long: bool,
+    /// It makes its own streams.
+    pub unfilled: bool,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            share: 1,
+            entries: None,
+            payload: 100,
+            batch: 1_000,
+            many: 1,
+            rate: 0,
+            long: false,
+            unfilled: false,
+        }
+    }
+}
+
+/// Scenarios that are compared.
+pub struct Group {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub scenarios: Vec<Scenario>,
+}
+
+/// All groups, in the order of what matters most.
+pub fn groups() -> Vec<Group> {
+    let throughput = Group {
+        name: "throughput",
+        about: "A stream that is full, read to its end.",
+        scenarios: throughput(),
+    };
+    [vec![throughput], late::groups(), sweep::groups()].into_iter().flatten().collect()
+}
+
+/// The scenario of this name.
+pub fn find(name: &str) -> Result<Scenario> {
+    let all = groups().into_iter().flat_map(|group| group.scenarios);
+    Ok(all.into_iter().find(|scenario| scenario.name == name).ok_or("there is no such scenario")?)
+}
+
+pub fn print() -> Result {
+    for group in groups() {
+        println!("{}: {}", group.name, group.about);
+        group.scenarios.iter().for_each(|scenario| println!("  {}", scenario.name));
+    }
+    Ok(())
+}
+
+impl Scenario {
+    pub fn new<F>(name: &str, run: impl Fn(Env) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Run>> + Send + 'static,
+    {
+        let run: Work = Box::new(move |env| Box::pin(run(env)));
+        Self { name: name.to_owned(), run, needs: Needs::default(), shape: Shape::default() }
+    }
+
+    fn postgres(mut self) -> Self {
+        self.needs.postgres = true;
+        self
+    }
+
+    pub fn share(mut self, share: u64) -> Self {
+        self.shape.share = share;
+        self
+    }
+
+    pub fn many(mut self, many: u64) -> Self {
+        self.shape.many = many;
+        self
+    }
+
+    /// So many entries a second, for so long, in streams of its own.
+    pub fn paced(mut self, rate: u64, seconds: u64) -> Self {
+        (self.shape.rate, self.shape.entries, self.shape.unfilled) = (rate, Some(rate * seconds), true);
+        self
+    }
+
+    /// The same under another name and shape.
+    pub fn shaped(mut self, name: &str, change: impl FnOnce(&mut Shape)) -> Self {
+        self.name = format!("{}/{name}", self.name);
+        change(&mut self.shape);
+        self
+    }
+}
+
+impl From<Ours> for Scenario {
+    fn from(ours: Ours) -> Self {
+        let mut scenario = Self::new(&ours.to_string(), move |env| ours.run(env));
+        scenario.needs =
+            Needs { other: ours.store == Store::OtherRedis, postgres: ours.store == Store::Postgres };
+        scenario.share(if ours.way == Way::TransactionEach { 50 } else { 1 })
+    }
+}
+
+fn throughput() -> Vec<Scenario> {
+    let mut list = vec![
+        Scenario::new("limit/group", raw::limit_group),
+        Scenario::new("limit/read", raw::limit_read),
+        Scenario::new("raw/redis-rs/group/typed", raw::group_typed),
+        Scenario::new("raw/redis-rs/group/lean", raw::group_lean),
+        Scenario::new("raw/redis-rs/group/two connections", raw::group_two_connections),
+        Scenario::new(
+            "raw/redis-rs/group/two connections, checkpoint",
+            raw::group_two_connections_checkpoint,
+        ),
+        Scenario::new("raw/redis-rs/group/two readers", raw::group_two_readers),
+        Scenario::new("raw/redis-rs/read/checkpoint", raw::read_lean_checkpoint),
+        Scenario::new("raw/redis-rs/read/sqlx", raw::read_postgres).postgres(),
+        Scenario::new("raw/fred/group/lean", raw::fred_seq),
+        Scenario::new("raw/fred/group/two clients", raw::fred_two),
+        Scenario::new("one by one", raw::one_by_one).share(50),
+    ];
+    list.extend(ours().into_iter().map(Scenario::from));
+    #[cfg(feature = "peers")]
+    list.extend(crate::peers::throughput());
+    list
+}
+
+/// All pairs of ownership and client, and from there one change at a time.
+fn ours() -> Vec<Ours> {
+    let mut list = Vec::new();
+    for ownership in [Ownership::Shared, Ownership::Exclusive] {
+        let plain = Ours { ownership, client: Client::RedisRs, way: Way::Entry, store: Store::Same };
+        list.extend([plain, Ours { client: Client::Fred, ..plain }]);
+        list.extend(
+            [Way::Batch, Way::ByHand, Way::Transaction, Way::TransactionEach]
+                .map(|way| Ours { way, ..plain }),
+        );
+        let stores = [Store::Memory, Store::OtherRedis, Store::Postgres, Store::Sqlite];
+        list.extend(stores.map(|store| Ours { store, ..plain }));
+        for store in [Store::Postgres, Store::Sqlite] {
+            list.extend([Way::Transaction, Way::TransactionEach].map(|way| Ours { way, store, ..plain }));
+        }
+    }
+    list
+}

@@ -1,0 +1,57 @@
+//! What was measured, as bars: the median, and a line from the least to the most.
+
+use std::fmt::Write;
+
+use crate::{
+    campaign::{Measured, Row},
+    measure::Run,
+    table::{Spread, number},
+};
+
+const NAME_WIDTH: f64 = 340.0;
+const BAR_WIDTH: f64 = 480.0;
+const VALUE_WIDTH: f64 = 110.0;
+const ROW: f64 = 20.0;
+const TOP: f64 = 30.0;
+
+/// A bar for each scenario: of its rate, or of its 95th percentile where the rate was given.
+pub fn svg(measured: &Measured) -> String {
+    let rows: Vec<&Row> = measured.rows.iter().filter(|row| !row.runs.is_empty()).collect();
+    let is_late = rows.iter().flat_map(|row| &row.runs).any(|run| run.more.contains_key(LATE));
+    let value =
+        move |run: &Run| if is_late { run.more.get(LATE).copied().unwrap_or_default() } else { run.rate() };
+    let spreads: Vec<_> = rows.iter().map(|row| Spread::of(&row.runs, value)).collect();
+    let most = spreads.iter().map(|spread| spread.max).fold(f64::MIN_POSITIVE, f64::max);
+    let (width, height) = (NAME_WIDTH + BAR_WIDTH + VALUE_WIDTH, TOP + ROW * rows.len() as f64 + 10.0);
+    let unit = if is_late { "p95, microseconds" } else { "entries/s" };
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+         <text x=\"8\" y=\"18\" font-weight=\"bold\">{}, {unit}</text>\n",
+        measured.name
+    );
+    for (n, (row, spread)) in rows.iter().zip(&spreads).enumerate() {
+        let (y, x) = (TOP + ROW * n as f64, |value: f64| NAME_WIDTH + value / most * BAR_WIDTH);
+        let colour = if row.name.starts_with("ours") { "#2b6cb0" } else { "#a0aec0" };
+        let (middle, text) = (y + ROW / 2.0, y + ROW / 2.0 + 4.0);
+        let (left, right) = (x(spread.min), x(spread.max));
+        let lines = [
+            format!("<text x=\"{}\" y=\"{text}\" text-anchor=\"end\">{}</text>", NAME_WIDTH - 8.0, row.name),
+            format!(
+                "<rect x=\"{NAME_WIDTH}\" y=\"{}\" width=\"{:.1}\" height=\"{}\" fill=\"{colour}\"/>",
+                y + 3.0,
+                x(spread.median) - NAME_WIDTH,
+                ROW - 6.0
+            ),
+            format!("<path d=\"M{left:.1} {middle}H{right:.1}\" stroke=\"black\"/>"),
+            format!("<text x=\"{:.1}\" y=\"{text}\">{}</text>", right + 6.0, number(spread.median)),
+        ];
+        for line in lines {
+            // A string takes all that is written to it.
+            let _ = writeln!(svg, "{line}");
+        }
+    }
+    svg + "</svg>\n"
+}
+
+const LATE: &str = "p95 us";

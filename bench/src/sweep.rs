@@ -1,0 +1,92 @@
+//! One thing at a time: the size of batches and payloads, the length of the stream, and the producer.
+
+use highwater::Ownership;
+use highwater_redis::Client;
+
+use crate::{
+    list::{Group, Scenario},
+    ours::{self, Ours, Store, Way},
+    produce, raw,
+};
+
+/// What a sweep over payloads appends at most.
+const BYTES_MAX: usize = 200_000_000;
+
+const SHARED: Ours =
+    Ours { ownership: Ownership::Shared, client: Client::RedisRs, way: Way::Entry, store: Store::Same };
+const EXCLUSIVE: Ours = Ours { ownership: Ownership::Exclusive, ..SHARED };
+
+pub fn groups() -> Vec<Group> {
+    vec![
+        Group { name: "batch", about: "By how many entries a read asks for.", scenarios: batches() },
+        Group { name: "payload", about: "By the bytes of an entry.", scenarios: payloads() },
+        Group {
+            name: "producer",
+            about: "Appending 100 bytes, by entries in a call.",
+            scenarios: produce::scenarios(),
+        },
+        Group { name: "growth", about: "By the length of the stream, read to its end.", scenarios: growth() },
+        Group {
+            name: "stuck",
+            about: "Eight handlers at once, and the first entry handled last of all.",
+            scenarios: vec![
+                Scenario::new("ours/shared/8 handlers", |env| ours::stuck(env, false)),
+                Scenario::new("ours/shared/8 handlers, one stuck", |env| ours::stuck(env, true)),
+            ],
+        },
+    ]
+}
+
+fn batches() -> Vec<Scenario> {
+    let sizes = [10, 30, 100, 300, 1_000, 3_000, 10_000];
+    let each = |batch: usize| {
+        let name = format!("{batch}");
+        let shape = |scenario: Scenario| {
+            scenario.shaped(&name, |shape| {
+                (shape.batch, shape.share) = (batch, if batch < 100 { 10 } else { 1 });
+            })
+        };
+        let list =
+            [Scenario::new("raw/redis-rs/group/lean", raw::group_lean), SHARED.into(), EXCLUSIVE.into()];
+        list.map(shape)
+    };
+    sizes.into_iter().flat_map(each).collect()
+}
+
+fn payloads() -> Vec<Scenario> {
+    let each = |payload: usize| {
+        let name = format!("{payload} B");
+        let entries = (BYTES_MAX / payload).clamp(2_000, 200_000) as u64;
+        let shape = |scenario: Scenario| {
+            scenario.shaped(&name, |shape| {
+                (shape.payload, shape.entries) = (payload, Some(entries));
+                // A read of this many is a hundred megabytes else.
+                shape.batch = (10_000_000 / payload).clamp(10, 1_000);
+            })
+        };
+        let fred = |ours: Ours| Scenario::from(Ours { client: Client::Fred, ..ours });
+        let list = [
+            Scenario::new("limit/group", raw::limit_group),
+            Scenario::new("raw/redis-rs/group/lean", raw::group_lean),
+            Scenario::new("raw/fred/group/lean", raw::fred_seq),
+            SHARED.into(),
+            fred(SHARED),
+            EXCLUSIVE.into(),
+            fred(EXCLUSIVE),
+        ];
+        list.map(shape)
+    };
+    [100, 1_000, 10_000, 100_000].into_iter().flat_map(each).collect()
+}
+
+fn growth() -> Vec<Scenario> {
+    let each = |exponent: u32| {
+        let shape = |scenario: Scenario| {
+            scenario.shaped(&format!("10^{exponent} entries"), |shape| {
+                (shape.entries, shape.long) = (Some(10_u64.pow(exponent)), exponent > 6);
+            })
+        };
+        [SHARED.into(), EXCLUSIVE.into()].map(shape)
+    };
+    (4..=7).flat_map(each).collect()
+}
