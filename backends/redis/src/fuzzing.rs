@@ -50,6 +50,8 @@ fn all_ways<V: Value + Clone>(value: &V) -> Vec<(&'static str, Read)> {
         ("entry", said(reply::entry(v()))),
         ("entries", said(reply::entries(v()))),
         ("deliveries", said(reply::deliveries(v()))),
+        ("streams", said(reply::streams(v()))),
+        ("last_id", said(reply::last_id(v()))),
         ("history", said(reply::history(v()))),
         ("delivery_counts", said(reply::delivery_counts(v()))),
         ("stream_state", said(stream_state(v()))),

@@ -23,14 +23,13 @@ impl<D: Driver> Redis<D> {
         }
         let block = commands::blocks(request.block, commands::BLOCK_MAX);
         let way = self.link.way(&request.stream);
-        match (&way, block, self.link.waiter(&request.stream, None)) {
-            (Way::Lane(_), Some(wait), Some(waiter)) => {
-                waiter
-                    .read(request.after, wait, || self.read_once(request, &way, None), |entry| entry.id)
-                    .await
-            }
-            _ => self.read_once(request, &way, block).await,
+        if let (Way::Lane(_), Some(wait)) = (&way, block)
+            && let Some(waiter) = self.link.waiter(&request.stream, None)
+        {
+            let read = || self.read_once(request, &way, None);
+            return waiter.read(request.after, wait, read, |entry| entry.id).await;
         }
+        self.read_once(request, &way, block).await
     }
 
     pub(crate) async fn read_deliveries(&self, request: &ReadGroup) -> Result<Vec<Delivery>> {
@@ -60,7 +59,8 @@ impl<D: Driver> Redis<D> {
             return Ok(Vec::new());
         }
         let commands = vec![commands::xreadgroup_history(request), commands::xpending_of(request)];
-        let way = self.link.way((&request.subscription, &request.consumer));
+        // What a read that was dropped may have taken must be among them.
+        let way = self.link.way_behind((&request.subscription, &request.consumer));
         let replies = self.link.read_all(request.subscription.stream.as_str(), &way, commands).await;
         replies.and_then(pending_entries).map_err(writing("read_pending"))
     }

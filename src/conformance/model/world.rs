@@ -3,7 +3,7 @@
 mod supervisor;
 
 use std::{
-    sync::{Arc, atomic},
+    sync::{Arc, PoisonError, atomic},
     time::Duration,
 };
 
@@ -11,21 +11,16 @@ use tokio::sync::mpsc;
 
 use super::{
     Stores,
-    actor::{Actor, Call, Desk, TTL},
-    facts::{Fact, Facts, Verdict, Witness},
-    letters::fields_of,
+    actor::{Actor, Call, Desk, Note, TTL},
+    facts::{Fact, Facts, KEYS, Verdict, Witness},
     plan::{Op, Ordering, Setup, Store},
 };
 use crate::{
-    EntryId, Error, Ownership, Subscription,
+    EntryId, Error, Fields, Ownership, Subscription,
     backend::{Append, CheckpointBackend, NewEntry, Removal, StreamBackend},
     clock::Clock,
-    integrity::Gap,
     layer::Fault,
 };
-
-/// Within this time a pause is known to whoever can reach the checkpoint.
-const PAUSED: Duration = Duration::from_secs(2);
 
 /// How often the model looks while it waits.
 pub(super) const POLL: Duration = Duration::from_millis(2);
@@ -33,25 +28,19 @@ pub(super) const POLL: Duration = Duration::from_millis(2);
 /// The system under test, and what is known of it.
 #[derive(Debug)]
 pub(super) struct World {
-    pub(super) setup: Setup,
+    setup: Setup,
     pub(super) stores: Stores,
     pub(super) subscription: Subscription,
     pub(super) facts: Facts,
-    pub(super) actors: Vec<Actor>,
+    actors: Vec<Actor>,
     started: usize,
     /// Handlers that wait, in the order in which they were called.
-    pub(super) out: Vec<(Option<u64>, Call)>,
+    out: Vec<(Option<u64>, Call)>,
     desk: Desk,
     calls: mpsc::UnboundedReceiver<Call>,
     clock: Clock,
-    /// Gaps that were told, in this life of the stream.
-    pub(super) gaps: Vec<Gap>,
-    /// Consumers that handled an entry which had a letter: they must have lost it before.
-    pub(super) suspects: Vec<(usize, u64)>,
-    /// The subscription is paused, since then.
-    pub(super) paused: Option<Duration>,
-    /// The last letter that was read.
-    pub(super) last_letter: EntryId,
+    /// Gaps and resets that were reported.
+    gaps: u64,
     pub(super) deliveries: u64,
     /// Only a failure waits so long.
     pub(super) patience: Duration,
@@ -75,10 +64,7 @@ impl World {
             desk: Desk { calls, notes: Arc::default(), era: Arc::default() },
             calls: receiver,
             clock: Clock::started(),
-            gaps: Vec::new(),
-            suspects: Vec::new(),
-            paused: None,
-            last_letter: EntryId::ZERO,
+            gaps: 0,
             deliveries: 0,
             patience,
         }
@@ -97,17 +83,13 @@ impl World {
             Op::Start => self.start(),
             Op::Settle(nth, count) => self.settle(nth, count),
             Op::Fail(nth) => {
-                if let Some((n, call)) = take(&mut self.out, nth) {
-                    n.into_iter().for_each(|n| self.facts.fact(n).failures += 1);
+                if let Some((_, call)) = take(&mut self.out, nth) {
                     // Who has gone needs no verdict.
                     let _ = call.verdict.send(Err("the model says so".into()));
                 }
             }
-            Op::Reject(nth) => self.reject(nth),
-            Op::Redrive(nth, append) => self.redrive(nth, append).await?,
             Op::Crash(nth) => {
                 if let Some(actor) = take(&mut self.actors, nth) {
-                    self.acquit(actor.witness.who);
                     self.out.retain(|(_, call)| call.who != actor.witness.who);
                 }
             }
@@ -136,13 +118,11 @@ impl World {
                     self.clock.sleep(TTL + TTL / 3).await;
                 }
             }
-            Op::LateReject(nth) => self.late_reject(nth).await,
             Op::Back => self.back(),
             Op::StaleWrite(back) => self.stale_write(back).await?,
             Op::GroupDestroyed => {
                 self.look().await?;
                 self.facts.lose_group();
-                self.suspects.clear();
                 let settled = self.facts.settled();
                 for actor in &mut self.actors {
                     actor.witness.forgiven = true;
@@ -153,7 +133,6 @@ impl World {
             Op::Trim(upto, lossy) => self.trim(upto, lossy).await?,
             Op::Recreated => self.recreate().await?,
             Op::Reset(to) => self.reset(to).await?,
-            Op::Pause(paused) => self.pause(paused).await?,
         }
         Ok(())
     }
@@ -165,8 +144,7 @@ impl World {
         while let Ok(call) = self.calls.try_recv() {
             calls.push(call);
         }
-        // What comes before a call, in the stores, is seen before it.
-        if self.setup.transactional || self.facts.any_rejected() {
+        if self.setup.transactional {
             self.look().await?;
         }
         calls.into_iter().try_for_each(|call| self.called(call))?;
@@ -180,7 +158,6 @@ impl World {
 
     pub(super) async fn look(&mut self) -> Verdict {
         let checkpoint = self.stores.checkpoints.load(&self.subscription).await.map_err(typed)?;
-        self.read_letters().await?;
         self.read_rows().await?;
         self.facts.look(checkpoint.as_ref())
     }
@@ -194,6 +171,40 @@ impl World {
         self.facts.committed(&rows)
     }
 
+    fn read_notes(&mut self) -> Verdict {
+        let notes = std::mem::take(&mut *self.desk.notes.lock().unwrap_or_else(PoisonError::into_inner));
+        for (who, then, note) in notes {
+            if let Note::Gap(count) = note {
+                self.gaps += 1;
+                self.expect_gap(count)?;
+            }
+            let (era, life) = (self.facts.era, self.facts.life);
+            let Some(actor) = self.actors.iter_mut().find(|actor| actor.witness.who == who) else { continue };
+            match note {
+                Note::Lost => actor.witness.forgiven = true,
+                // What it was granted before a reset is of the time before.
+                Note::Acquired if then != era => {}
+                Note::Acquired => {
+                    let is_old = actor.witness.era != era;
+                    (actor.witness.era, actor.witness.life) = (era, life);
+                    if is_old {
+                        actor.witness.settled.clear();
+                        actor.witness.succeeded.clear();
+                    }
+                }
+                Note::Gap(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn expect_gap(&self, count: u64) -> Verdict {
+        match (self.facts.may_gap, self.facts.trimmed, count) {
+            (true, ..) | (_, true, 0) => Ok(()),
+            _ => Err(format!("G7: a gap of {count} was reported, and nothing is missing")),
+        }
+    }
+
     fn called(&mut self, call: Call) -> Verdict {
         self.deliveries += 1;
         if call.verdict.is_closed() {
@@ -204,10 +215,6 @@ impl World {
         let Some(actor) = self.actors.iter().find(|actor| actor.witness.who == call.who) else {
             return Ok(());
         };
-        // Who cannot reach the checkpoint cannot know.
-        if actor.is_sound() && self.paused.is_some_and(|since| self.now() > since + PAUSED) {
-            return Err(format!("paused: consumer {} goes on with {}", call.who, call.delivery.id()));
-        }
         let n = self.facts.called(&actor.witness, &call.delivery)?;
         if n.is_some() {
             self.out.push((n, call));
@@ -242,9 +249,18 @@ impl World {
         for _ in 0..count {
             let id = EntryId::new(self.facts.next_ms, 0);
             let n = self.facts.entries.len() as u64;
-            entries.push(NewEntry::new(fields_of(n)).with_id(id));
+            let fields = [("n", n.to_string()), ("k", (n % KEYS).to_string())];
+            entries.push(NewEntry::new(Fields::from_iter(fields)).with_id(id));
             self.facts.next_ms += 1 + n % 3;
-            self.facts.entries.push(Fact::new(id, self.facts.life));
+            self.facts.entries.push(Fact {
+                id,
+                life: self.facts.life,
+                removed: false,
+                excused: false,
+                handled: 0,
+                before: 0,
+                done: false,
+            });
         }
         let append = Append::new(self.subscription.stream.clone(), entries);
         for appended in self.stores.stream.append(&append).await.map_err(typed)? {
@@ -259,7 +275,6 @@ impl World {
             if call.verdict.is_closed() {
                 continue;
             }
-            self.suspect(n, call.who);
             if !self.setup.transactional {
                 self.facts.handled(n);
             }
@@ -332,11 +347,6 @@ impl World {
         self.setup.ownership == Ownership::Shared
     }
 
-    /// Whether acks, checkpoint and effects are one step.
-    pub(super) fn is_fused(&self) -> bool {
-        self.stores.fused.is_some() && (self.setup.fused || self.setup.transactional)
-    }
-
     pub(super) fn now(&self) -> Duration {
         self.clock.elapsed()
     }
@@ -355,12 +365,12 @@ pub(super) fn typed(error: Error) -> String {
     format!("typed: the operator's call failed with {error:?}")
 }
 
-pub(super) fn pick<T>(all: &mut [T], nth: u8) -> Option<&mut T> {
+fn pick<T>(all: &mut [T], nth: u8) -> Option<&mut T> {
     let len = all.len();
     all.get_mut(usize::from(nth).checked_rem(len)?)
 }
 
-pub(super) fn take<T>(all: &mut Vec<T>, nth: u8) -> Option<T> {
+fn take<T>(all: &mut Vec<T>, nth: u8) -> Option<T> {
     let at = usize::from(nth).checked_rem(all.len())?;
     Some(all.remove(at))
 }

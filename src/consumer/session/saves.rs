@@ -30,14 +30,13 @@ impl Session<'_> {
         self.saving = Some(
             async move {
                 let asked = context.clock.elapsed();
-                let checked = match &doubt {
-                    Some(life) => context.settler.check(&context, life).await,
-                    None => Ok(()),
+                let saving = async {
+                    if let Some(life) = &doubt {
+                        context.settler.check(&context, life).await?;
+                    }
+                    context.settler.save(&context, epoch, &save, count).await
                 };
-                let result = match checked {
-                    Ok(()) => context.settler.save(&context, epoch, &save, count).await,
-                    Err(error) => Err(error),
-                };
+                let result = saving.await;
                 let latency = context.clock.elapsed().saturating_sub(asked);
                 SaveDone { save, result, latency, count, epoch }
             }

@@ -80,17 +80,21 @@ impl<D: Driver> Link<D> {
         self.all(key, By::Shared, commands).await
     }
 
-    /// How a read goes for whoever this is. All reads of one reader that share a connection share the same, so that they take
-    /// effect in their order.
+    /// How a read goes for whoever this is.
     pub(crate) fn way(&self, reader: impl Hash) -> Way {
         match (&self.route, self.own.clone().try_acquire_owned()) {
-            (Route::One(_), Err(_)) => {
-                let mut hasher = DefaultHasher::new();
-                reader.hash(&mut hasher);
-                Way::Lane(hasher.finish() as usize)
-            }
+            (Route::One(_), Err(_)) => Way::Lane(lane_of(reader)),
             // What lies in different slots of a cluster cannot be waited for together.
             (Route::One(_) | Route::Cluster(_), permit) => Way::Own { _permit: permit.ok() },
+        }
+    }
+
+    /// How a read goes that takes effect behind all that this reader has sent on a connection that reads share, also what was
+    /// dropped since: such a connection stays open, and sends it yet.
+    pub(crate) fn way_behind(&self, reader: impl Hash + Copy) -> Way {
+        match &self.route {
+            Route::One(pool) if pool.has_lane(lane_of(reader)) => Way::Lane(lane_of(reader)),
+            _ => self.way(reader),
         }
     }
 
@@ -225,6 +229,13 @@ impl<D: Driver> Link<D> {
         }
         result
     }
+}
+
+/// The connection of those that reads share which this reader goes by, always the same.
+fn lane_of(reader: impl Hash) -> usize {
+    let mut hasher = DefaultHasher::new();
+    reader.hash(&mut hasher);
+    hasher.finish() as usize
 }
 
 impl<D: Driver> fmt::Debug for Link<D> {

@@ -89,6 +89,11 @@ impl<D: Driver> Pool<D> {
         self.shared.peek().is_some()
     }
 
+    /// Whether reads have gone by this connection of those that they share.
+    pub(crate) fn has_lane(&self, number: usize) -> bool {
+        self.lanes[number % LANES].peek().is_some()
+    }
+
     /// Closes what is not in use; what is in use closes when it ends.
     pub(crate) fn clear(&self) {
         self.shared.clear();

@@ -121,18 +121,18 @@ impl<D: Driver> Shard<D> {
     fn start(pool: &Arc<Pool<D>>) -> Arc<Self> {
         let (clock, tails) = (pool.tails.clock.clone(), Mutex::default());
         let shard = Arc::new(Self { clock, pool: Arc::downgrade(pool), tails, bell: Notify::new() });
-        tokio::spawn(shard.clone().follow());
+        tokio::spawn(shard.clone().follow(pool.tails.ended.subscribe()));
         shard
     }
 
     /// Waits for growth, until nobody is left to be told.
-    async fn follow(self: Arc<Self>) {
+    async fn follow(self: Arc<Self>, mut ended: watch::Receiver<()>) {
         let (mut connection, mut failed) = (None, 0);
         while let Some(pool) =
             self.pool.upgrade().filter(|pool| !pool.is_closed() && pool.tails.retire(&self))
         {
             // The pool is let go before the wait: who drops the backend is not held up.
-            match self.round(pool, &mut connection).await {
+            match self.round(pool, &mut connection, &mut ended).await {
                 Ok(()) => {
                     failed = 0;
                     self.clock.sleep(PAUSE).await;
@@ -152,7 +152,12 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    async fn round(&self, pool: Arc<Pool<D>>, kept: &mut Option<D::Connection>) -> Result<(), Fault> {
+    async fn round(
+        &self,
+        pool: Arc<Pool<D>>,
+        kept: &mut Option<D::Connection>,
+        ended: &mut watch::Receiver<()>,
+    ) -> Result<(), Fault> {
         // What it rang for is among those that were not seen.
         let _: Option<()> = self.bell.notified().now_or_never();
         let mut connection = match kept.take() {
@@ -167,7 +172,6 @@ impl<D: Driver> Shard<D> {
             return Ok(());
         }
         let read: CommandOf<D> = commands::xread_first(&ends, BLOCK);
-        let mut ended = pool.tails.ended.subscribe();
         drop(pool);
         let reply = tokio::select! {
             biased;

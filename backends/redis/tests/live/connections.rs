@@ -269,22 +269,32 @@ async fn one_value_serves_as_every_kind_of_backend() {
 
 #[tokio::test]
 async fn many_readers_and_writers_share_one_value() {
-    let server = Server::start().await;
-    let redis = Arc::new(server.backend().await);
+    // Each blocked by itself; and most of them waiting together, by one more blocked read.
+    for (connections, blocked) in [(usize::MAX, 40), (16, 17)] {
+        let server = Server::start().await;
+        let settings = Settings::new(server.url()).reading_connections_max(connections);
+        share_one_value(&server, Arc::new(Redis::open(settings).await.unwrap()), blocked).await;
+    }
+}
+
+async fn share_one_value(server: &Server, redis: Arc<Redis>, blocked: usize) {
     filled(&redis, 0).await;
     let readers: Vec<_> = (0..40)
         .map(|i| {
             let redis = redis.clone();
             tokio::spawn(async move {
                 let read =
-                    ReadGroup::new(subscription(), name(&format!("c{i}")), 5).block(Duration::from_secs(10));
-                let delivered = redis.read_group(&read).await.unwrap();
+                    ReadGroup::new(subscription(), name(&format!("c{i}")), 1).block(Duration::from_secs(10));
+                let mut delivered = Vec::new();
+                while delivered.is_empty() {
+                    delivered = redis.read_group(&read).await.unwrap();
+                }
                 let ids: Vec<_> = delivered.iter().map(highwater::Delivery::id).collect();
                 redis.settle(&Settle::new(subscription(), ids, Epoch(0), name("c"))).await.unwrap().acked
             })
         })
         .collect();
-    server.raw().await.until_blocked(40).await;
+    server.raw().await.until_blocked(blocked).await;
     for n in 1..=40 {
         fill(&redis, n, n).await;
     }

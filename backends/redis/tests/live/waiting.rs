@@ -89,6 +89,43 @@ async fn readers_of_many_streams_are_woken_each_by_its_own() {
 }
 
 #[tokio::test]
+async fn who_has_a_connection_waits_by_it_alone() {
+    let server = Server::start().await;
+    let redis = Arc::new(server.backend().await);
+    filled(&redis, 0).await;
+    let raw = server.raw().await;
+    let before = connections(&raw).await;
+    let plain = redis.clone();
+    let group = redis.clone();
+    let plain = tokio::spawn(async move { plain.read(&Read::new(stream("s"), id(0), 1).block(WAIT)).await });
+    let group = tokio::spawn(async move { group.read_group(&of("c")).await });
+    raw.until_blocked(2).await;
+    assert_eq!(connections(&raw).await, before + 2);
+    fill(&redis, 1, 1).await;
+    assert_eq!((plain.await.unwrap().unwrap().len(), group.await.unwrap().unwrap().len()), (1, 1));
+    assert_eq!(calls(&raw, "xrevrange").await, 0, "nobody waits for both");
+}
+
+#[tokio::test]
+async fn g14_what_is_pending_is_read_behind_a_read_that_was_dropped_on_a_shared_connection() {
+    let server = Server::start().await;
+    let settings = Settings::new(server.url()).reading_connections_max(1);
+    let redis = Arc::new(Redis::open(settings).await.unwrap());
+    filled(&redis, 1).await;
+    let raw = server.raw().await;
+    let other = redis.clone();
+    let other = tokio::spawn(async move { other.read(&Read::new(stream("t"), id(0), 1).block(WAIT)).await });
+    raw.until_blocked(1).await;
+    // It shares, since the only connection for one alone is taken.
+    assert_eq!(deliver(&redis, "c", 1).await, ids([1]));
+    other.abort();
+    raw.until_blocked(0).await;
+    let before = connections(&raw).await;
+    let pending = redis.read_pending(&ReadPending::new(subscription(), name("c"), id(0), 10)).await.unwrap();
+    assert_eq!((pending.len(), connections(&raw).await), (1, before), "by the same connection");
+}
+
+#[tokio::test]
 async fn a_group_that_goes_is_learned_at_the_end_of_the_wait() {
     let server = Server::start().await;
     let redis = waiting(&server).await;
