@@ -55,8 +55,8 @@ impl Lease {
     }
 }
 
-/// When a lane looks at the lease before its calls: each time behind a call that took long, as one does that blocks its
-/// thread, and ever more rarely behind quick ones.
+/// When a lane looks at the lease before its calls, and reports: each time behind a call that took long, as one does that
+/// blocks its thread, and ever more rarely behind quick ones.
 #[derive(Debug)]
 pub(crate) struct Looks {
     left: u32,
@@ -69,14 +69,17 @@ impl Looks {
         Self { left: 0, stretch: 0, at: Duration::ZERO }
     }
 
-    /// Comes before a call, and waits if the lease is over.
-    pub(crate) async fn before_call(&mut self, lease: &Lease) {
+    /// Comes before a call, and waits if the lease is over. Says whether a stretch of calls ends here.
+    pub(crate) async fn before_call(&mut self, lease: &Lease) -> bool {
         if self.left > 0 {
             self.left -= 1;
-        } else if lease.until.load(Ordering::Relaxed) != u64::MAX {
-            lease.stands().await;
-            self.look(lease.clock.elapsed());
+            return false;
         }
+        if lease.until.load(Ordering::Relaxed) != u64::MAX {
+            lease.stands().await;
+        }
+        self.look(lease.clock.elapsed());
+        true
     }
 
     fn look(&mut self, now: Duration) {

@@ -1,8 +1,11 @@
 //! What a consumer holds and what it has yet to save, for both ways to own a subscription.
 
-use std::collections::{HashMap, HashSet, hash_map};
+use std::collections::{HashSet, hash_map};
 
-use super::tracker::{Admission, Tracker};
+use super::{
+    ids::IdMap,
+    tracker::{Admission, Tracker},
+};
 use crate::{Delivery, EntryId, Position};
 
 /// What one save carries to the stores.
@@ -31,7 +34,7 @@ pub(crate) struct Held {
     /// What the checkpoint said at the last resume.
     position: Position,
     /// All that is held. Kept until its acks are known, so that a redelivery is recognised.
-    entries: HashMap<EntryId, Owed>,
+    entries: IdMap<Owed>,
     /// Handled, not acked yet.
     unsaved: Vec<EntryId>,
     /// How many of those were acked together with their dead letters. They are acked again, so that the checkpoint follows.

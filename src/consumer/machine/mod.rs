@@ -201,11 +201,6 @@ impl Machine {
         [save, retry, burial, note].into_iter().flatten().min()
     }
 
-    /// Where the letter is not one step with what settles the entry, nobody else may handle it once the letter is under way.
-    fn may_bury(&self, id: EntryId) -> bool {
-        !self.limits.notes_doom || self.book.is_noted([id].into_iter())
-    }
-
     fn stop(&mut self) {
         self.stopping = true;
         self.lapse_suspects();
@@ -264,19 +259,19 @@ impl Machine {
 
     fn finished<E>(&mut self, finished: Finished<E>, now: Duration, actions: &mut Vec<Action<E>>) {
         match finished {
-            Finished::Done(id, bytes) => self.done(id, bytes, now),
+            Finished::Done { ids, bytes } => self.done(&ids, bytes, now),
             Finished::Before(id, bytes) => {
                 self.ledger.settle(id);
                 self.book.settled(id);
                 self.counts.known += 1;
-                self.handled(bytes);
+                self.handled(1, bytes);
                 self.policy.settled(0, now);
             }
             Finished::Committed(id, bytes) => {
                 self.ledger.committed(id);
                 self.book.committed(id);
                 self.counts.settled += 1;
-                self.handled(bytes);
+                self.handled(1, bytes);
             }
             Finished::Advanced(watermark) => self.ledger.saved(&Save::default(), Some(watermark)),
             Finished::Deferred { deliveries, again } => {
@@ -301,16 +296,18 @@ impl Machine {
         }
     }
 
-    fn done(&mut self, id: EntryId, bytes: u64, now: Duration) {
-        self.ledger.settle(id);
-        self.book.settled(id);
-        self.counts.settled += 1;
-        self.handled(bytes);
+    fn done(&mut self, ids: &[EntryId], bytes: u64, now: Duration) {
+        for &id in ids {
+            self.ledger.settle(id);
+            self.book.settled(id);
+        }
+        self.counts.settled += ids.len() as u64;
+        self.handled(ids.len(), bytes);
         self.policy.settled(bytes, now);
     }
 
-    fn handled(&mut self, bytes: u64) {
-        self.in_flight -= 1;
+    fn handled(&mut self, entries: usize, bytes: u64) {
+        self.in_flight -= entries;
         self.in_flight_bytes -= usize::try_from(bytes).expect("a size in memory");
     }
 

@@ -267,7 +267,7 @@ impl World {
         let mut finished = Vec::new();
         if success {
             *self.handled.entry(delivery.id()).or_default() += 1;
-            finished.push(Finished::Done(delivery.id(), delivery.fields().size() as u64));
+            finished.push(Finished::done([&delivery]));
         } else {
             let rest = lane.chunk.drain(..).collect();
             let failure = Failure {

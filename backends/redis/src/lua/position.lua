@@ -59,12 +59,20 @@ local function ack(stream, group, first, count, ahead_max)
   for i = first, last, 1000 do
     acked = acked + redis.call('XACK', stream, group, unpack(ARGV, i, math.min(i + 999, last)))
   end
-  local pending = redis.pcall('XPENDING', stream, group, '-', '+', HOLES_MAX)
+  local greatest = last >= first and ARGV[last]
+  local pending = redis.pcall('XPENDING', stream, group, '-', '+', 1)
   if pending.err then
     if pending.err:find('NOGROUP', 1, true) then return 0 end
     return nil, nil, pending
   end
-  if #pending == 0 then return acked, drained(stream, group, acked_id, ARGV[last >= first and last or 0], count) end
+  if #pending == 0 then return acked, drained(stream, group, acked_id, greatest, count) end
+  local lowest = pending[1][1]
+  -- Where what was asked lies below all that is pending, the watermark says it all. What others have settled ahead they have
+  -- said; where somebody counts, which is now and then, it is looked at again. A look costs as much as some hundred acks.
+  if greatest and not count and compare_ids(greatest, lowest) < 0 then
+    return acked, { watermark = previous(lowest), ahead = '' }
+  end
+  pending = redis.call('XPENDING', stream, group, '-', '+', HOLES_MAX)
   local holes = {}
   for i, entry in ipairs(pending) do holes[i] = entry[1] end
   -- All below a pending id was delivered. Above the last one that is known, only what was acked now is.
