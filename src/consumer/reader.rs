@@ -137,6 +137,11 @@ impl Reader {
     async fn next(&mut self, limit: usize) -> Result<Batch> {
         loop {
             match self.attempt(limit).await {
+                // At once: there may be no room to read before what was let go has come again.
+                Ok(_) if matches!(self.phase, Phase::Resume) => {
+                    self.failed = 0;
+                    continue;
+                }
                 Ok(batch) => {
                     self.failed = 0;
                     let recovering = !matches!(self.phase, Phase::New);

@@ -10,7 +10,8 @@ use std::{
 };
 
 use proptest::test_runner::{
-    Config, FailurePersistence, FileFailurePersistence, RngAlgorithm, TestCaseError, TestError, TestRunner,
+    Config, FailurePersistence, FileFailurePersistence, RngAlgorithm, RngSeed, TestCaseError, TestError,
+    TestRunner,
 };
 use proptest_state_machine::ReferenceStateMachine;
 use tokio::runtime::Runtime;
@@ -34,6 +35,7 @@ pub struct Sequences {
     cases: u32,
     shrinks: u32,
     persistent: bool,
+    seed: RngSeed,
     patience: Duration,
 }
 
@@ -58,14 +60,16 @@ impl Sequences {
             cases: asked.unwrap_or(count),
             shrinks: 400,
             persistent: true,
+            seed: RngSeed::Random,
             patience: Duration::from_secs(20),
         }
     }
 
-    /// Exactly so many, none of which is shrunk or kept: for what is expected to fail.
+    /// Exactly so many, none of which is shrunk or kept: for what is expected to fail. They are the same each time, since what
+    /// is broken may break another property first, rarely.
     #[must_use]
     pub fn expected_to_fail(count: u32) -> Self {
-        Self { cases: count, shrinks: 0, persistent: false, ..Self::new(count) }
+        Self { cases: count, shrinks: 0, persistent: false, seed: RngSeed::Fixed(1), ..Self::new(count) }
     }
 
     /// One of so many parts, which run side by side.
@@ -99,6 +103,7 @@ impl Sequences {
             failure_persistence: persistence,
             // Most of the time would go to the random numbers.
             rng_algorithm: RngAlgorithm::XorShift,
+            rng_seed: self.seed,
             ..Config::default()
         };
         let summary = RefCell::new(Summary::default());

@@ -139,7 +139,7 @@ async fn one_owner_at_a_time_and_a_standby_follows_a_graceful_stop_at_once() {
 
 type Built = Builder<Arc<Memory>, Arc<Memory>>;
 
-/// One whose handler blocks the only thread past the lease at entry 1, and the entries that it is called with.
+/// One whose handler blocks the only thread at entry 1 until another has taken over, and the entries that it is called with.
 fn blocks_its_thread(order: fn(Built) -> Built) -> Vec<u64> {
     let ttl = Duration::from_millis(200);
     let memory = Memory::new();
@@ -152,13 +152,15 @@ fn blocks_its_thread(order: fn(Built) -> Built) -> Vec<u64> {
     let (blocked, stop) = Recorder::until(usize::MAX);
     let (other, other_stop) = Recorder::until(5);
     let (begun, has_begun) = std::sync::mpsc::channel();
+    let (taken_over, is_taken_over) = std::sync::mpsc::channel();
+    let is_taken_over = Mutex::new(is_taken_over);
     let handler = {
         let blocked = blocked.clone();
         move |delivery: Delivery| {
             blocked.record(&delivery);
             if delivery.id().ms == 1 {
                 begun.send(()).unwrap();
-                std::thread::sleep(ttl * 4);
+                is_taken_over.lock().unwrap().recv().unwrap();
             }
             std::future::ready(Ok::<_, HandlerError>(()))
         }
@@ -176,6 +178,7 @@ fn blocks_its_thread(order: fn(Built) -> Built) -> Vec<u64> {
     has_begun.recv().unwrap();
     runtime().block_on(second.run(other.clone(), other_stop)).unwrap();
     assert_eq!(other.seen(), to(5));
+    taken_over.send(()).unwrap();
     done.send(()).unwrap();
     thread.join().unwrap().unwrap();
     blocked.seen()

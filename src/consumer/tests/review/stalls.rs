@@ -1,4 +1,5 @@
 use super::*;
+use crate::Position;
 
 #[tokio::test(start_paused = true)]
 async fn g6_a_group_that_goes_while_every_ack_waits_for_its_save_is_created_again() {
@@ -190,4 +191,23 @@ async fn g13_a_heartbeat_that_had_run_out_is_reported_where_the_resume_path_find
     Clock::new().sleep(ttl / 2).await;
     assert_eq!(*lapsed.lock().unwrap(), 1, "the keeper finds that it stands");
     running.abort();
+}
+
+/// What was let go comes again by the resume path alone, and there may be no room to read until it has.
+#[tokio::test(start_paused = true)]
+async fn g16_a_read_that_the_resume_path_interrupts_goes_on_with_it() {
+    let memory = Memory::new();
+    append(&memory, 1).await;
+    let end = Position::at(id(1));
+    memory.ensure_group(&EnsureGroup::new(subscription(), &end)).await.unwrap();
+    let context = builder(&memory, Ownership::Shared).build().unwrap().context;
+    let mut reader = crate::consumer::reader::Reader::new(Arc::clone(&context), &end);
+    assert!(!reader.next(8).await.unwrap().recovering, "nothing is pending");
+    let ask = async {
+        Clock::new().sleep(Duration::from_millis(1)).await;
+        context.resume.notify_one();
+    };
+    let (batch, ()) = tokio::join!(reader.next(8), ask);
+    let batch = batch.unwrap();
+    assert!(batch.resumed.is_some() && batch.recovering, "{batch:?}");
 }
