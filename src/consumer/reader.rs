@@ -134,11 +134,11 @@ impl Reader {
     }
 
     /// The next batch, which may be empty. Waits and asks again while a store cannot answer.
-    async fn next(&mut self, limit: usize) -> Result<Batch> {
+    pub(crate) async fn next(&mut self, limit: usize) -> Result<Batch> {
         loop {
             match self.attempt(limit).await {
                 // At once: there may be no room to read before what was let go has come again.
-                Ok(_) if matches!(self.phase, Phase::Resume) => {
+                Ok(batch) if matches!(self.phase, Phase::Resume) && !batch.anew => {
                     self.failed = 0;
                     continue;
                 }
