@@ -236,7 +236,8 @@ fn read_only(stage: &mut Stage) -> Result {
 
 /// Takes all connections that the database has, those of the consumers too.
 async fn out_of_connections(stage: &mut Stage) -> Result {
-    const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+    // It waits until each is gone: what is asked for before that finds no room, and who is cut off may come back first.
+    const TERMINATE: &str = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
          WHERE backend_type = 'client backend' AND application_name <> 'hog'";
     let url = format!("{}?application_name=hog", stage.postgres()?.url());
     let mut hogs = vec![PgConnection::connect(&url).await?];
