@@ -111,8 +111,9 @@ impl<H: Handler> Lanes for PerEntry<H> {
             let mut done = Unreported { desk: &desk, ids: Vec::new(), bytes: 0 };
             let mut looks = Looks::new();
             loop {
-                if done.before(looks.before_call(&self.1.lease)).await {
+                if looks.are_due() {
                     done.report();
+                    looks.before_call(&self.1.lease).await;
                 }
                 if desk.halted() {
                     break;

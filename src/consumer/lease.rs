@@ -69,17 +69,17 @@ impl Looks {
         Self { left: 0, stretch: 0, at: Duration::ZERO }
     }
 
-    /// Comes before a call, and waits if the lease is over. Says whether a stretch of calls ends here.
-    pub(crate) async fn before_call(&mut self, lease: &Lease) -> bool {
-        if self.left > 0 {
-            self.left -= 1;
-            return false;
-        }
+    /// Comes before each call, and says whether a stretch of calls ends here.
+    pub(crate) fn are_due(&mut self) -> bool {
+        self.left.checked_sub(1).map(|left| self.left = left).is_none()
+    }
+
+    /// Comes before the first call of a stretch, and waits if the lease is over.
+    pub(crate) async fn before_call(&mut self, lease: &Lease) {
         if lease.until.load(Ordering::Relaxed) != u64::MAX {
             lease.stands().await;
         }
         self.look(lease.clock.elapsed());
-        true
     }
 
     fn look(&mut self, now: Duration) {
