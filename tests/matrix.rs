@@ -7,10 +7,7 @@
 //! `HIGHWATER_MODEL_SEQUENCES` says how many sequences each combination runs. One that failed runs first from then on: it is
 //! kept in `proptest-regressions`.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::sync::{Arc, OnceLock};
 
 use highwater::{
     EntryId, Memory, Result,
@@ -175,7 +172,7 @@ fn real(stream: &str, checkpoints: &str, make: impl AsyncFn() -> Stores + Sync) 
 fn paused(stream: &str, checkpoints: &str, make: impl AsyncFn() -> Stores) {
     let runtime = Builder::new_current_thread().enable_all().start_paused(true).build();
     let runtime = runtime.expect("a test can start a runtime");
-    let sequences = Sequences::new(PAUSED).patience(Duration::from_secs(3));
+    let sequences = Sequences::new(PAUSED).in_paused_time();
     report(stream, checkpoints, vec![sequences.run(&runtime, make)]);
 }
 

@@ -15,7 +15,7 @@ use crate::{
     Result,
     cli::All,
     env::Env,
-    list::{self, Group, Scenario},
+    list::{self, Group, Scenario, Shows},
     measure::{Run, busy},
     stage::Stage,
     support::process::Guarded,
@@ -35,6 +35,8 @@ const RUN_MAX: Duration = Duration::from_secs(180);
 #[derive(Debug)]
 pub struct Row {
     pub name: String,
+    /// It is compared with the first row that has the same here.
+    pub beside: String,
     pub runs: Vec<Run>,
     /// Why it has fewer runs than others.
     pub failed: Option<String>,
@@ -44,6 +46,7 @@ pub struct Row {
 #[derive(Debug)]
 pub struct Measured {
     pub name: &'static str,
+    pub shows: Shows,
     pub rows: Vec<Row>,
 }
 
@@ -66,33 +69,51 @@ pub fn run(args: &All) -> Result {
     let mut lines = File::create(args.out.join("runs.jsonl"))?;
     let mut stage = Stage::open(args)?;
     let mut report = Vec::new();
-    for group in list::groups() {
-        let group = chosen(group, &args.only, args.long);
+    let start = Instant::now();
+    let groups = list::groups();
+    let names: Vec<_> = groups.iter().map(|group| group.name).collect();
+    for group in groups {
+        let group = chosen(group, &names, &args.only, args.long);
         if group.scenarios.is_empty() {
             continue;
         }
         println!("\n== {}: {}", group.name, group.about);
         let rows = measure(&mut stage, &group, args, &mut lines)?;
         stage.drop_streams()?;
-        let measured = Measured { name: group.name, rows };
+        let measured = Measured { name: group.name, shows: group.shows, rows };
         println!("\n{}", table::markdown(&measured));
         report.push(measured);
         // After each group, so that a run that is cut short has left something.
-        table::write(args, &report)?;
+        table::write(args, &report, start.elapsed())?;
     }
-    Ok(())
+    if let Some(page) = &args.page {
+        table::rewrite(page, args, &report, start.elapsed())?;
+    }
+    println!(
+        "{:.1} minutes; tables and plots are in {}",
+        start.elapsed().as_secs_f64() / 60.0,
+        args.out.display()
+    );
+    let rows = report.iter().flat_map(|measured| &measured.rows);
+    let failed: Vec<_> = rows.filter(|row| row.failed.is_some()).map(|row| &*row.name).collect();
+    if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join("; ")).into()) }
 }
 
-fn chosen(mut group: Group, only: &[String], long: bool) -> Group {
+fn chosen(mut group: Group, groups: &[&str], only: &[String], long: bool) -> Group {
     group.scenarios.retain(|scenario| long || !scenario.shape.long);
     if !only.is_empty() && !only.iter().any(|name| name == group.name) {
-        group.scenarios.retain(|scenario| only.iter().any(|part| scenario.name.contains(part)));
+        // The name of a group says which one, also where names of scenarios contain it.
+        let parts: Vec<_> = only.iter().filter(|part| !groups.contains(&&***part)).collect();
+        group.scenarios.retain(|scenario| parts.iter().any(|part| scenario.name.contains(&***part)));
     }
     group
 }
 
 fn measure(stage: &mut Stage, group: &Group, args: &All, lines: &mut File) -> Result<Vec<Row>> {
-    let new = |scenario: &Scenario| Row { name: scenario.name.clone(), runs: Vec::new(), failed: None };
+    let new = |scenario: &Scenario| {
+        let (name, beside) = (scenario.name.clone(), scenario.beside.clone());
+        Row { name, beside, runs: Vec::new(), failed: None }
+    };
     let mut rows: Vec<_> = group.scenarios.iter().map(new).collect();
     for round in 1..=args.rounds {
         for (scenario, row) in group.scenarios.iter().zip(&mut rows) {
@@ -102,9 +123,10 @@ fn measure(stage: &mut Stage, group: &Group, args: &All, lines: &mut File) -> Re
             match once(stage, scenario, args) {
                 Ok(run) => {
                     println!(
-                        "{round} {:<50} {:>10.0}/s {:>6.0} {:>6.0} ns",
+                        "{round} {:<50} {:>10.0} {} {:>6.0} {:>6.0} ns",
                         row.name,
-                        run.rate(),
+                        group.shows.of(&run),
+                        group.shows.unit(),
                         run.client_each(),
                         run.server_each()
                     );
@@ -126,7 +148,7 @@ fn measure(stage: &mut Stage, group: &Group, args: &All, lines: &mut File) -> Re
 fn once(stage: &mut Stage, scenario: &Scenario, args: &All) -> Result<Run> {
     let mut best: Option<Run> = None;
     for _ in 0..if args.quiet { TRIES_MAX } else { 1 } {
-        let env = stage.env(scenario.needs, scenario.shape, args.entries)?;
+        let env = stage.env(scenario.needs, scenario.shape, args)?;
         if args.quiet {
             wait_for_quiet()?;
         }

@@ -32,11 +32,14 @@ pub struct All {
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<String>,
     /// How often each scenario runs
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
     /// How many entries a throughput run reads; a multiple of 1,000
     #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(10_000..))]
     pub entries: u64,
+    /// For how long a run with a given rate gets entries
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: u64,
     /// Where tables and plots go
     #[arg(long, default_value = "target/bench-report")]
     pub out: PathBuf,
@@ -46,7 +49,7 @@ pub struct All {
     /// Also the longest streams: 10^7 entries take 1.5 GB of the server
     #[arg(long)]
     pub long: bool,
-    /// Put the tables into this page, between its markers
+    /// Put the tables into this page, between its markers, and the plots into `plots` beside it
     #[arg(long)]
     pub page: Option<PathBuf>,
     #[arg(long)]

@@ -13,6 +13,37 @@ use crate::{
     raw, sweep,
 };
 
+/// What of a run its group compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shows {
+    Rate,
+    /// Where the rate was given: how late nearly all came.
+    Late,
+    /// And what that took of all processors.
+    Cost,
+}
+
+impl Shows {
+    pub fn of(self, run: &Run) -> f64 {
+        match self {
+            Self::Rate => run.rate(),
+            Self::Late => run.more.get(Self::LATE).copied().unwrap_or_default(),
+            Self::Cost => run.client_each() + run.server_each(),
+        }
+    }
+
+    /// Of what `of` says.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Rate => "entries/s",
+            Self::Late => Self::LATE,
+            Self::Cost => "CPU ns an entry",
+        }
+    }
+
+    const LATE: &str = "p95 us";
+}
+
 /// Which servers a run needs beside the stream's.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Needs {
@@ -28,6 +59,8 @@ pub struct Scenario {
     pub run: Work,
     pub needs: Needs,
     pub shape: Shape,
+    /// It is compared with the first of its group that has the same here.
+    pub beside: String,
 }
 
 /// How much a run gets to do.
@@ -35,7 +68,7 @@ pub struct Scenario {
 pub struct Shape {
     /// One of so many entries: it would take minutes else.
     pub share: u64,
-    /// So many, and no share of what was asked for.
+    /// So many, and no share of what was asked for. Where a rate is given, the seconds say how many.
     pub entries: Option<u64>,
     pub payload: usize,
     pub batch: usize,
@@ -66,6 +99,7 @@ impl Default for Shape {
 pub struct Group {
     pub name: &'static str,
     pub about: &'static str,
+    pub shows: Shows,
     pub scenarios: Vec<Scenario>,
 }
 
@@ -74,6 +108,7 @@ pub fn groups() -> Vec<Group> {
     let throughput = Group {
         name: "throughput",
         about: "A stream that is full, read to its end.",
+        shows: Shows::Rate,
         scenarios: throughput(),
     };
     [vec![throughput], late::groups(), sweep::groups()].into_iter().flatten().collect()
@@ -99,7 +134,8 @@ impl Scenario {
         F: Future<Output = Result<Run>> + Send + 'static,
     {
         let run: Work = Box::new(move |env| Box::pin(run(env)));
-        Self { name: name.to_owned(), run, needs: Needs::default(), shape: Shape::default() }
+        let (needs, shape) = (Needs::default(), Shape::default());
+        Self { name: name.to_owned(), run, needs, shape, beside: String::new() }
     }
 
     fn postgres(mut self) -> Self {
@@ -117,15 +153,21 @@ impl Scenario {
         self
     }
 
-    /// So many entries a second, for so long, in streams of its own.
-    pub fn paced(mut self, rate: u64, seconds: u64) -> Self {
-        (self.shape.rate, self.shape.entries, self.shape.unfilled) = (rate, Some(rate * seconds), true);
+    /// So many entries a second, in streams of its own.
+    pub fn paced(mut self, rate: u64) -> Self {
+        (self.shape.rate, self.shape.unfilled) = (rate, true);
         self
     }
 
-    /// The same under another name and shape.
+    pub fn beside(mut self, beside: &str) -> Self {
+        self.beside = beside.to_owned();
+        self
+    }
+
+    /// The same under another name and shape, compared with those of the same shape.
     pub fn shaped(mut self, name: &str, change: impl FnOnce(&mut Shape)) -> Self {
         self.name = format!("{}/{name}", self.name);
+        self.beside = name.to_owned();
         change(&mut self.shape);
         self
     }
@@ -152,6 +194,7 @@ fn throughput() -> Vec<Scenario> {
             raw::group_two_connections_checkpoint,
         ),
         Scenario::new("raw/redis-rs/group/two readers", raw::group_two_readers),
+        Scenario::new("raw/redis-rs/read/lean", raw::read_lean),
         Scenario::new("raw/redis-rs/read/checkpoint", raw::read_lean_checkpoint),
         Scenario::new("raw/redis-rs/read/sqlx", raw::read_postgres).postgres(),
         Scenario::new("raw/fred/group/lean", raw::fred_seq),

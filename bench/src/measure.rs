@@ -48,6 +48,8 @@ impl Run {
 #[derive(Debug)]
 pub struct Meter {
     servers: Vec<u32>,
+    /// Who else is a part of the run: its time is neither the client's nor foreign.
+    beside: Option<u32>,
     entries: u64,
     start: Instant,
     client: Duration,
@@ -58,7 +60,13 @@ pub struct Meter {
 impl Meter {
     pub fn start(servers: Vec<u32>, entries: u64) -> Result<Self> {
         let server = servers.iter().map(|pid| process_time(*pid)).sum();
-        Ok(Self { server, servers, entries, client: own_time(), busy: busy()?, start: Instant::now() })
+        let (client, busy) = (own_time(), busy()?);
+        Ok(Self { server, servers, beside: None, entries, client, busy, start: Instant::now() })
+    }
+
+    /// This process, which has just begun, is a part of the run.
+    pub fn beside(&mut self, pid: u32) {
+        self.beside = Some(pid);
     }
 
     pub fn stop(self) -> Result<Run> {
@@ -66,7 +74,8 @@ impl Meter {
         let client = own_time() - self.client;
         let server: Duration = self.servers.iter().map(|pid| process_time(*pid)).sum();
         let server = server.saturating_sub(self.server);
-        let foreign = (busy()? - self.busy).as_secs_f64() - (client + server).as_secs_f64();
+        let beside = self.beside.map(process_time).unwrap_or_default();
+        let foreign = (busy()? - self.busy).as_secs_f64() - (client + server + beside).as_secs_f64();
         Ok(Run {
             entries: self.entries,
             wall_ns: nanos(wall),

@@ -4,34 +4,31 @@ use std::fmt::Write;
 
 use crate::{
     campaign::{Measured, Row},
-    measure::Run,
-    table::{Spread, number},
+    table::{Spread, number, ratio},
 };
 
 const NAME_WIDTH: f64 = 340.0;
 const BAR_WIDTH: f64 = 480.0;
-const VALUE_WIDTH: f64 = 110.0;
+const VALUE_WIDTH: f64 = 130.0;
 const ROW: f64 = 20.0;
 const TOP: f64 = 30.0;
 
-/// A bar for each scenario: of its rate, or of its 95th percentile where the rate was given.
+/// A bar for each scenario, of what its group compares, and its ratio to the first.
 pub fn svg(measured: &Measured) -> String {
     let rows: Vec<&Row> = measured.rows.iter().filter(|row| !row.runs.is_empty()).collect();
-    let is_late = rows.iter().flat_map(|row| &row.runs).any(|run| run.more.contains_key(LATE));
-    let value =
-        move |run: &Run| if is_late { run.more.get(LATE).copied().unwrap_or_default() } else { run.rate() };
-    let spreads: Vec<_> = rows.iter().map(|row| Spread::of(&row.runs, value)).collect();
-    let most = spreads.iter().map(|spread| spread.max).fold(f64::MIN_POSITIVE, f64::max);
+    let spreads: Vec<_> =
+        rows.iter().map(|row| Spread::of(&row.runs, |run| measured.shows.of(run))).collect();
+    let most = scale(&spreads);
     let (width, height) = (NAME_WIDTH + BAR_WIDTH + VALUE_WIDTH, TOP + ROW * rows.len() as f64 + 10.0);
-    let unit = if is_late { "p95, microseconds" } else { "entries/s" };
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-         <text x=\"8\" y=\"18\" font-weight=\"bold\">{}, {unit}</text>\n",
-        measured.name
+         <text x=\"8\" y=\"18\" font-weight=\"bold\">{}, {}</text>\n",
+        measured.name,
+        measured.shows.unit()
     );
     for (n, (row, spread)) in rows.iter().zip(&spreads).enumerate() {
-        let (y, x) = (TOP + ROW * n as f64, |value: f64| NAME_WIDTH + value / most * BAR_WIDTH);
+        let (y, x) = (TOP + ROW * n as f64, |value: f64| NAME_WIDTH + (value / most).min(1.0) * BAR_WIDTH);
         let colour = if row.name.starts_with("ours") { "#2b6cb0" } else { "#a0aec0" };
         let (middle, text) = (y + ROW / 2.0, y + ROW / 2.0 + 4.0);
         let (left, right) = (x(spread.min), x(spread.max));
@@ -44,7 +41,12 @@ pub fn svg(measured: &Measured) -> String {
                 ROW - 6.0
             ),
             format!("<path d=\"M{left:.1} {middle}H{right:.1}\" stroke=\"black\"/>"),
-            format!("<text x=\"{:.1}\" y=\"{text}\">{}</text>", right + 6.0, number(spread.median)),
+            format!(
+                "<text x=\"{:.1}\" y=\"{text}\">{} ({})</text>",
+                right + 6.0,
+                number(spread.median),
+                ratio(measured, row)
+            ),
         ];
         for line in lines {
             // A string takes all that is written to it.
@@ -54,4 +56,14 @@ pub fn svg(measured: &Measured) -> String {
     svg + "</svg>\n"
 }
 
-const LATE: &str = "p95 us";
+/// What the longest bar stands for. One that is far above all others is cut, or they could not be told apart.
+fn scale(spreads: &[Spread]) -> f64 {
+    let mut ends: Vec<_> = spreads.iter().map(|spread| spread.max).collect();
+    ends.sort_by(|one, other| other.total_cmp(one));
+    match ends[..] {
+        [first, second, ..] => first.min(second * 1.5),
+        [first] => first,
+        [] => 1.0,
+    }
+    .max(f64::MIN_POSITIVE)
+}

@@ -51,7 +51,7 @@ impl Stage {
     }
 
     /// What a run is told: the servers that it needs, a stream with that load, and a group that nobody had.
-    pub fn env(&mut self, needs: Needs, shape: Shape, entries: u64) -> Result<Env> {
+    pub fn env(&mut self, needs: Needs, shape: Shape, args: &All) -> Result<Env> {
         if needs.other && self.other.is_none() {
             self.other = Some(RedisServer::try_start(&self.redis_program, &[])?);
         }
@@ -59,8 +59,11 @@ impl Stage {
             // Commits wait for the disk, as they would elsewhere.
             self.postgres = Some(PostgresServer::try_start(&self.postgres_programs, &["fsync=on"])?);
         }
-        // A multiple of the batch: loops that parse nothing count batches.
-        let entries = shape.entries.unwrap_or(entries / shape.share).next_multiple_of(shape.batch as u64);
+        let entries = match shape.rate {
+            // A multiple of the batch: loops that parse nothing count batches.
+            0 => shape.entries.unwrap_or(args.entries / shape.share).next_multiple_of(shape.batch as u64),
+            rate => rate * args.seconds,
+        };
         let stream = if shape.unfilled { STREAM.to_owned() } else { self.stream(entries, shape.payload)? };
         let server =
             |redis: &RedisServer| -> Result<Server> { Ok(Server { url: redis.url(), pid: redis.pid()? }) };

@@ -1,6 +1,10 @@
 //! One way to start servers, for the tests and for this.
 
-#![allow(dead_code, unfulfilled_lint_expectations, reason = "the tests use what this does not, and the reverse")]
+#![allow(
+    dead_code,
+    unfulfilled_lint_expectations,
+    reason = "the tests use what this does not, and the reverse"
+)]
 
 #[path = "../../tests/support/postgres.rs"]
 pub mod postgres;

@@ -4,7 +4,7 @@ use highwater::Ownership;
 use highwater_redis::Client;
 
 use crate::{
-    list::{Group, Scenario},
+    list::{Group, Scenario, Shape, Shows},
     ours::{self, Ours, Store, Way},
     produce, raw,
 };
@@ -18,17 +18,34 @@ const EXCLUSIVE: Ours = Ours { ownership: Ownership::Exclusive, ..SHARED };
 
 pub fn groups() -> Vec<Group> {
     vec![
-        Group { name: "batch", about: "By how many entries a read asks for.", scenarios: batches() },
-        Group { name: "payload", about: "By the bytes of an entry.", scenarios: payloads() },
+        Group {
+            name: "batch",
+            about: "By how many entries a read asks for.",
+            shows: Shows::Rate,
+            scenarios: batches(),
+        },
+        Group {
+            name: "payload",
+            about: "By the bytes of an entry.",
+            shows: Shows::Rate,
+            scenarios: payloads(),
+        },
         Group {
             name: "producer",
             about: "Appending 100 bytes, by entries in a call.",
+            shows: Shows::Rate,
             scenarios: produce::scenarios(),
         },
-        Group { name: "growth", about: "By the length of the stream, read to its end.", scenarios: growth() },
+        Group {
+            name: "growth",
+            about: "By the length of the stream, read to its end.",
+            shows: Shows::Rate,
+            scenarios: growth(),
+        },
         Group {
             name: "stuck",
             about: "Eight handlers at once, and the first entry handled last of all.",
+            shows: Shows::Rate,
             scenarios: vec![
                 Scenario::new("ours/shared/8 handlers", |env| ours::stuck(env, false)),
                 Scenario::new("ours/shared/8 handlers, one stuck", |env| ours::stuck(env, true)),
@@ -80,13 +97,17 @@ fn payloads() -> Vec<Scenario> {
 }
 
 fn growth() -> Vec<Scenario> {
-    let each = |exponent: u32| {
-        let shape = |scenario: Scenario| {
-            scenario.shaped(&format!("10^{exponent} entries"), |shape| {
-                (shape.entries, shape.long) = (Some(10_u64.pow(exponent)), exponent > 6);
-            })
+    let each = |ours: Ours, exponent: u32| {
+        let scenario = Scenario::new(&ours.to_string(), move |env| ours.again_and_again(env));
+        let shape = |shape: &mut Shape| {
+            (shape.entries, shape.long) = (Some(10_u64.pow(exponent)), exponent > 6);
+            // The shortest stream must be many reads.
+            shape.batch = 100;
         };
-        [SHARED.into(), EXCLUSIVE.into()].map(shape)
+        scenario.shaped(&format!("10^{exponent} entries"), shape).beside(&ours.to_string())
     };
-    (4..=7).flat_map(each).collect()
+    [SHARED, EXCLUSIVE]
+        .into_iter()
+        .flat_map(|ours| (4..=7).map(move |exponent| each(ours, exponent)))
+        .collect()
 }

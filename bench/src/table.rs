@@ -1,6 +1,6 @@
 //! What was measured, as tables.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use crate::{
     Result,
@@ -9,6 +9,9 @@ use crate::{
     measure::Run,
     plot, verdict,
 };
+
+/// The folder of the plots beside the page.
+const PLOTS: &str = "plots";
 
 /// What the rounds of a scenario have of one value.
 #[derive(Debug, Clone, Copy)]
@@ -32,25 +35,37 @@ impl Spread {
     }
 }
 
-/// Writes all tables and plots into the folder, and into the page between its markers.
-pub fn write(args: &All, report: &[Measured]) -> Result {
-    let mut parts =
-        vec![("machine".to_owned(), machine(args)), ("verdict".to_owned(), verdict::markdown(report))];
-    parts.extend(report.iter().map(|measured| (measured.name.to_owned(), markdown(measured))));
+/// Writes all tables and plots into the folder.
+pub fn write(args: &All, report: &[Measured], took: Duration) -> Result {
+    let parts = parts(args, report, took);
     let text: String = parts.iter().map(|(name, text)| format!("## {name}\n\n{text}\n")).collect();
     fs::write(args.out.join("report.md"), text)?;
-    plots(&args.out, report)?;
-    if let Some(page) = &args.page {
-        let mut text = fs::read_to_string(page)?;
-        for (name, part) in &parts {
-            text = between(&text, name, part)?;
+    plots(&args.out, report)
+}
+
+/// Puts the tables into the page, between its markers, and the plots beside it.
+pub fn rewrite(page: &Path, args: &All, report: &[Measured], took: Duration) -> Result {
+    let mut text = fs::read_to_string(page)?;
+    for (name, mut part) in parts(args, report, took) {
+        if report.iter().any(|measured| measured.name == name) {
+            part += &format!("\n![{name}, as a plot]({PLOTS}/{name}.svg)\n");
+        } else if !args.only.is_empty() {
+            // What is said of all groups is not to be said of some.
+            continue;
         }
-        fs::write(page, text)?;
-        let plots_of_page = page.with_file_name("plots");
-        fs::create_dir_all(&plots_of_page)?;
-        plots(&plots_of_page, report)?;
+        text = between(&text, &name, &part)?;
     }
-    Ok(())
+    fs::write(page, text)?;
+    let folder = page.with_file_name(PLOTS);
+    fs::create_dir_all(&folder)?;
+    plots(&folder, report)
+}
+
+fn parts(args: &All, report: &[Measured], took: Duration) -> Vec<(String, String)> {
+    let mut parts =
+        vec![("machine".to_owned(), machine(args, took)), ("verdict".to_owned(), verdict::markdown(report))];
+    parts.extend(report.iter().map(|measured| (measured.name.to_owned(), markdown(measured))));
+    parts
 }
 
 fn plots(folder: &Path, report: &[Measured]) -> Result {
@@ -68,35 +83,36 @@ fn between(page: &str, name: &str, part: &str) -> Result<String> {
     Ok(format!("{before}{begin}{part}{end}{after}"))
 }
 
-/// Rates with their spread, as ratios to the first row, and what they cost.
+/// What the group compares, with its spread and its ratio to the first, and what it cost.
 pub fn markdown(measured: &Measured) -> String {
     let rows = &measured.rows;
-    let base = rows.first().map_or(1.0, |row| Spread::of(&row.runs, Run::rate).median);
-    let more: BTreeSet<_> = rows.iter().flat_map(|row| &row.runs).flat_map(|run| run.more.keys()).collect();
-    let mut text = String::from(
-        "| | entries/s | min | max | of the first | client ns | server ns | peak RSS MB | other load |",
-    );
+    let mut more: BTreeSet<_> =
+        rows.iter().flat_map(|row| &row.runs).flat_map(|run| run.more.keys()).map(|name| &**name).collect();
+    let unit = measured.shows.unit();
+    more.remove(unit);
+    let mut text =
+        format!("| | {unit} | min | max | ratio | client ns | server ns | peak RSS MB | other load |");
     more.iter().for_each(|name| text += &format!(" {name} |"));
     text += &format!("\n| --- |{}\n", " --: |".repeat(8 + more.len()));
     for row in rows {
-        text += &line(row, base, &more);
+        text += &line(measured, row, &more);
     }
     text
 }
 
-fn line(row: &Row, base: f64, more: &BTreeSet<&String>) -> String {
+fn line(measured: &Measured, row: &Row, more: &BTreeSet<&str>) -> String {
     if let (true, Some(failed)) = (row.runs.is_empty(), &row.failed) {
         return format!("| {} | failed: {failed} |{}\n", row.name, " |".repeat(7 + more.len()));
     }
-    let rate = Spread::of(&row.runs, Run::rate);
+    let shown = Spread::of(&row.runs, |run| measured.shows.of(run));
     let middle = |value: fn(&Run) -> f64| Spread::of(&row.runs, value).median;
     let mut text = format!(
-        "| {} | {} | {} | {} | {:.2} | {} | {} | {:.1} | {:.2} |",
+        "| {} | {} | {} | {} | {} | {} | {} | {:.1} | {:.2} |",
         row.name,
-        number(rate.median),
-        number(rate.min),
-        number(rate.max),
-        rate.median / base,
+        number(shown.median),
+        number(shown.min),
+        number(shown.max),
+        ratio(measured, row),
         number(middle(Run::client_each)),
         number(middle(Run::server_each)),
         middle(Run::rss_mb),
@@ -108,6 +124,18 @@ fn line(row: &Row, base: f64, more: &BTreeSet<&String>) -> String {
         text += &if has { format!(" {} |", number(value)) } else { " |".to_owned() };
     }
     text + "\n"
+}
+
+/// To the first row that it is compared with.
+pub fn ratio(measured: &Measured, row: &Row) -> String {
+    let first = measured.rows.iter().find(|other| other.beside == row.beside).unwrap_or(row);
+    if first.runs.is_empty() {
+        return String::new();
+    }
+    let median = |row: &Row| Spread::of(&row.runs, |run| measured.shows.of(run)).median;
+    let ratio = median(row) / median(first);
+    // A design of a hundredth is not one of nothing.
+    if ratio < 0.1 { format!("{ratio:.3}") } else { format!("{ratio:.2}") }
 }
 
 /// By thousands, as people read it.
@@ -124,7 +152,7 @@ pub fn number(value: f64) -> String {
 }
 
 /// Where and how it was measured.
-fn machine(args: &All) -> String {
+fn machine(args: &All, took: Duration) -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let value = |key: &str| {
         let line = info.lines().find(|line| line.starts_with(key))?;
@@ -133,13 +161,16 @@ fn machine(args: &All) -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     format!(
-        "{cores} cores of {}, Linux {}; {}; {} entries, {} rounds{}.\n",
+        "{cores} cores of {}, Linux {}; {}; {}. {} entries, {} rounds of {} seconds where the rate is given{}: {:.0} minutes.\n",
         value("model name").unwrap_or_default(),
         kernel.trim(),
         version(&args.redis_server),
+        version(&args.postgres_bin.join("postgres")),
         number(args.entries as f64),
         args.rounds,
-        if args.quiet { ", noisy runs repeated" } else { "" }
+        args.seconds,
+        if args.quiet { ", noisy runs repeated" } else { "" },
+        took.as_secs_f64() / 60.0,
     )
 }
 
@@ -152,6 +183,7 @@ fn version(program: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::list::Shows;
 
     #[test]
     fn only_what_is_between_its_markers_changes() {
@@ -160,6 +192,24 @@ mod tests {
         assert_eq!(changed, page.replace("old", "new"));
         assert_eq!(between(page, "z", "new").unwrap(), page);
         assert!(between("<!-- bench x -->\nold", "x", "new").is_err());
+    }
+
+    #[test]
+    fn a_row_is_compared_with_the_first_of_its_kind() {
+        let row = |name: &str, beside: &str, wall_ns| {
+            let run = Run { entries: 1_000, wall_ns, ..Run::default() };
+            Row { name: name.to_owned(), beside: beside.to_owned(), runs: vec![run], failed: None }
+        };
+        let rows = vec![
+            row("a/1", "1", 1_000),
+            row("a/2", "2", 500),
+            row("b/1", "1", 4_000),
+            row("b/2", "2", 50_000),
+        ];
+        let measured = Measured { name: "x", shows: Shows::Rate, rows };
+        let ratios = measured.rows.iter().map(|row| ratio(&measured, row));
+        assert_eq!(ratios.collect::<Vec<_>>(), ["1.00", "1.00", "0.25", "0.010"]);
+        assert!(markdown(&measured).contains("| b/2 | 20,000,000 | 20,000,000 | 20,000,000 | 0.010 |"));
     }
 
     #[test]

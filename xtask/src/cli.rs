@@ -219,7 +219,7 @@ pub struct Bench {
     /// Without what users would pick instead: builds in half the time
     #[arg(long)]
     pub without_peers: bool,
-    /// For the program in `bench/`: `--only`, `--rounds`, `--entries`, `--out`, `--quiet`, `--long`, `--page`
+    /// For the program in `bench/`: `--only`, `--rounds`, `--entries`, `--seconds`, `--out`, `--quiet`, `--long`, `--page`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub args: Vec<String>,
 }

@@ -1,11 +1,11 @@
 //! Consumers of ours, all on one connected store.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use highwater::{Consumer, Delivery, HandlerError, Ownership, Subscription};
 use highwater_redis::{Client, Fred, Redis, RedisRs, RedisStore, Settings};
 
-use super::{Gauge, Running, under_load};
+use super::{Gauge, Many, Running, under_load};
 use crate::{
     Result,
     env::{Env, FIELD},
@@ -13,25 +13,21 @@ use crate::{
     measure::Run,
 };
 
-/// What a process has many of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Many {
-    /// Groups on one stream.
-    Groups,
-    /// Consumers of one group.
-    Consumers,
-    /// Streams, each with its subscription.
-    Streams,
-}
-
 #[derive(Debug, Clone, Copy)]
 struct Ours {
     client: Client,
     ownership: Ownership,
     many: Many,
+    is_calm: bool,
 }
 
-const SHARED: Ours = Ours { client: Client::RedisRs, ownership: Ownership::Shared, many: Many::Groups };
+/// What a calm one does in the background, it does this seldom: takes over from the dead after half a minute, not three seconds.
+const CALM: Duration = Duration::from_secs(10);
+
+const SHARED: Ours =
+    Ours { client: Client::RedisRs, ownership: Ownership::Shared, many: Many::Groups, is_calm: false };
+const CROWD: Ours = Ours { many: Many::Consumers, ..SHARED };
+const STREAMS: Ours = Ours { many: Many::Streams, ..SHARED };
 const FRED: Ours = Ours { client: Client::Fred, ..SHARED };
 const EXCLUSIVE: Ours = Ours { ownership: Ownership::Exclusive, ..SHARED };
 
@@ -48,23 +44,35 @@ pub fn groups() -> Vec<Scenario> {
     vec![scenario("ours/100 groups/redis-rs", SHARED), scenario("ours/100 groups/fred", FRED)]
 }
 
+pub fn crowd() -> Vec<Scenario> {
+    vec![
+        scenario("ours/100 consumers/redis-rs", CROWD),
+        scenario("ours/100 consumers/fred", Ours { client: Client::Fred, ..CROWD }),
+    ]
+}
+
 pub fn many() -> Vec<Scenario> {
     vec![
-        scenario("ours/1000 consumers of one group", Ours { many: Many::Consumers, ..SHARED }),
-        scenario("ours/1000 streams, shared", Ours { many: Many::Streams, ..SHARED }),
+        scenario("ours/1000 consumers of one group", CROWD),
+        scenario("ours/1000 consumers of one group, calm", Ours { is_calm: true, ..CROWD }),
+        scenario("ours/1000 streams, shared", STREAMS),
         scenario("ours/1000 streams, exclusive", Ours { many: Many::Streams, ..EXCLUSIVE }),
     ]
 }
 
 pub fn most() -> Vec<Scenario> {
     vec![
-        scenario("ours/10000 streams, shared", Ours { many: Many::Streams, ..SHARED }),
+        scenario("ours/10000 streams, shared", STREAMS),
+        scenario("ours/10000 streams, shared, calm", Ours { is_calm: true, ..STREAMS }),
         scenario("ours/10000 streams, exclusive", Ours { many: Many::Streams, ..EXCLUSIVE }),
     ]
 }
 
 pub fn polling() -> Vec<Scenario> {
-    vec![scenario("ours/100 streams", Ours { many: Many::Streams, ..SHARED })]
+    vec![
+        scenario("ours/100 streams", STREAMS),
+        scenario("ours/100 streams, calm", Ours { is_calm: true, ..STREAMS }),
+    ]
 }
 
 fn scenario(name: &str, ours: Ours) -> Scenario {
@@ -98,6 +106,12 @@ async fn over<B: RedisStore>(ours: Ours, redis: Arc<B>, env: Env) -> Result<Run>
             let builder = Consumer::fused(subscription, Arc::clone(&redis));
             let consumer =
                 if ours.ownership == Ownership::Shared { builder.shared() } else { builder.exclusive() };
+            let consumer = consumer.configure(|settings| {
+                if ours.is_calm {
+                    (settings.ttl, settings.block) = (3 * CALM, CALM);
+                    (settings.claim_interval, settings.probe_interval) = (CALM, CALM);
+                }
+            });
             let consumer = consumer.build()?;
             let gauge = gauge.clone();
             let handler = move |delivery: Delivery| std::future::ready(take(&gauge, &delivery));

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use redis::cmd;
+use redis::{cmd, pipe};
 use serde::{Deserialize, Serialize};
 use tokio::time;
 
@@ -41,9 +41,26 @@ impl Pacer {
         Ok(Self(Guarded::spawn(&mut command)?))
     }
 
+    pub fn pid(&self) -> u32 {
+        self.0.pid()
+    }
+
     pub fn wait(&mut self) -> Result {
         if self.0.wait()?.success() { Ok(()) } else { Err("the producer failed".into()) }
     }
+}
+
+/// One entry to each stream.
+pub async fn append_first(env: &Env, streams: &[String]) -> Result {
+    let mut redis = raw::connect(env).await?;
+    for some in streams.chunks(1_000) {
+        let mut pipe = pipe();
+        for stream in some {
+            pipe.cmd("XADD").arg(stream).arg("*").arg(FIELD).arg(payload(env)).ignore();
+        }
+        pipe.query_async::<()>(&mut redis).await?;
+    }
+    Ok(())
 }
 
 /// Appends to the streams in turn.
@@ -53,8 +70,14 @@ pub async fn pace(args: cli::Pace) -> Result {
     let mut ticks = time::interval(Duration::from_secs(1) / u32::try_from(told.env.rate)?);
     for stream in told.streams.iter().cycle().take(usize::try_from(told.entries)?) {
         ticks.tick().await;
-        let payload = format!("{:0DIGITS$}{}", now(), "x".repeat(told.env.payload - DIGITS));
-        cmd("XADD").arg(stream).arg("*").arg(FIELD).arg(payload).query_async::<()>(&mut redis).await?;
+        let mut append = cmd("XADD");
+        append.arg(stream).arg("*").arg(FIELD).arg(payload(&told.env));
+        append.query_async::<()>(&mut redis).await?;
     }
     Ok(())
+}
+
+/// The time, and as many bytes in all as asked.
+fn payload(env: &Env) -> String {
+    format!("{:0DIGITS$}{}", now(), "x".repeat(env.payload.saturating_sub(DIGITS)))
 }

@@ -1,6 +1,7 @@
 //! The library, with its defaults: only what a scenario is about is set.
 
 mod check;
+mod growth;
 mod handlers;
 mod stuck;
 mod transactional;

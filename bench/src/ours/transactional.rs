@@ -84,7 +84,7 @@ async fn in_sqlite<B: RedisStore>(ours: Ours, redis: Arc<B>, env: &Env) -> Resul
 async fn in_redis<B: RedisStore>(ours: Ours, redis: Arc<B>, env: &Env) -> Result<Run> {
     let run = consume(ours, Consumer::fused(subscription(env)?, Arc::clone(&redis)), env).await?;
     check::at_the_end(redis, env).await?;
-    total(raw::hash_field(&env, "bench_total", &env.group).await?, env)?;
+    total(raw::hash_field(env, "bench_total", &env.group).await?, env)?;
     Ok(run)
 }
 

@@ -27,6 +27,11 @@ pub fn late(name: &str) -> Vec<Scenario> {
     sea::late(name)
 }
 
+/// Those of which many compete in one group.
+pub fn crowd() -> Vec<Scenario> {
+    sea::crowd()
+}
+
 /// Counts what handlers saw, and says when that is all.
 #[derive(Debug, Default)]
 struct Seen {

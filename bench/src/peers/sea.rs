@@ -1,5 +1,7 @@
 //! sea-streamer-redis, both of its versions, whose interfaces are alike.
 
+use std::time::Duration;
+
 use crate::list::Scenario;
 
 /// The ways in which it commits what was acked.
@@ -9,6 +11,8 @@ enum Commit {
     Default,
     /// What it recommends for at-least-once.
     Rolling { batch: usize },
+    /// The same, and consumers of one group compete.
+    Balanced,
     /// Its fastest safe way: a commit after each batch, awaited.
     Manual,
 }
@@ -33,10 +37,21 @@ pub fn throughput() -> Vec<Scenario> {
 /// A consumer in each group, in the way that it recommends for at-least-once.
 pub fn late(name: &str) -> Vec<Scenario> {
     vec![
-        Scenario::new(&format!("sea-streamer 0.5/{name}"), stable::late),
-        Scenario::new(&format!("sea-streamer 1.0-rc/{name}"), preview::late),
+        Scenario::new(&format!("sea-streamer 0.5/{name}"), |env| stable::late(env, false)),
+        Scenario::new(&format!("sea-streamer 1.0-rc/{name}"), |env| preview::late(env, false)),
     ]
 }
+
+/// All consumers in one group.
+pub fn crowd() -> Vec<Scenario> {
+    vec![
+        Scenario::new("sea-streamer 0.5/100 consumers", |env| stable::late(env, true)),
+        Scenario::new("sea-streamer 1.0-rc/100 consumers", |env| preview::late(env, true)),
+    ]
+}
+
+/// Its end waits for a heartbeat of ten seconds where it has nothing to read.
+const END: Duration = Duration::from_secs(3);
 
 macro_rules! version {
     ($module:ident, $redis:ident, $types:ident) => {
@@ -49,7 +64,7 @@ macro_rules! version {
                 Buffer, Consumer, ConsumerGroup, ConsumerMode, ConsumerOptions, Message, StreamKey, Streamer,
             };
 
-            use super::Commit;
+            use super::{Commit, END};
             use crate::{
                 Result,
                 env::{Env, FIELD},
@@ -74,25 +89,26 @@ macro_rules! version {
                     }
                 }
                 let mut run = meter.stop()?;
-                // What its end takes is not counted: it may wait for a heartbeat of ten seconds.
+                // What its end takes is not counted.
                 if commit == Commit::Manual {
                     raw::nothing_pending(&env).await?;
                 } else {
-                    drop(tokio::time::timeout(std::time::Duration::from_secs(12), consumer.end()).await);
+                    drop(tokio::time::timeout(END, consumer.end()).await);
                     run.more.insert("pending".into(), raw::pending(&env).await? as f64);
                 }
                 Ok(run)
             }
 
-            pub(super) async fn late(env: Env) -> Result<Run> {
+            pub(super) async fn late(env: Env, is_crowd: bool) -> Result<Run> {
                 let stream = format!("{}-late", env.group);
                 let told = Env { stream: stream.clone(), ..env.clone() };
-                let groups = env.many;
+                let groups = if is_crowd { 1 } else { env.many };
                 under_load(env, vec![stream], groups, async move |gauge| {
                     let mut running = Running::new();
-                    for n in 0..groups {
-                        let env = Env { group: format!("g{n}"), ..told.clone() };
-                        let consumer = connect(&env, Commit::Rolling { batch: 100 }).await?;
+                    for n in 0..told.many {
+                        let env = Env { group: format!("g{}", n % groups), ..told.clone() };
+                        let commit = if is_crowd { Commit::Balanced } else { Commit::Rolling { batch: 100 } };
+                        let consumer = connect(&env, commit).await?;
                         running.spawn(consume(consumer, gauge.clone()));
                     }
                     Ok(running)
@@ -113,7 +129,12 @@ macro_rules! version {
                 options.set_message_field(FIELD);
                 let streamer =
                     RedisStreamer::connect(env.redis.url.trim_end_matches('/').parse()?, options).await?;
-                let mut options = RedisConsumerOptions::new(ConsumerMode::Resumable);
+                let mode = if commit == Commit::Balanced {
+                    ConsumerMode::LoadBalanced
+                } else {
+                    ConsumerMode::Resumable
+                };
+                let mut options = RedisConsumerOptions::new(mode);
                 options.set_consumer_group(ConsumerGroup::new(&env.group))?;
                 options.set_auto_stream_reset(AutoStreamReset::Earliest);
                 options.set_mkstream(true);
@@ -122,6 +143,9 @@ macro_rules! version {
                     Commit::Rolling { batch } => {
                         options.set_auto_commit(AutoCommit::Rolling);
                         options.set_batch_size(batch);
+                    }
+                    Commit::Balanced => {
+                        options.set_auto_commit(AutoCommit::Rolling);
                     }
                     Commit::Manual => {
                         options.set_auto_commit(AutoCommit::Disabled);

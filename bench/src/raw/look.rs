@@ -25,6 +25,13 @@ pub async fn create_group(env: &Env, stream: &str) -> Result {
     Ok(())
 }
 
+/// The group of this run goes, if it has one.
+pub async fn destroy_group(env: &Env) -> Result {
+    let mut redis = connect(env).await?;
+    cmd("XGROUP").arg("DESTROY").arg(&env.stream).arg(&env.group).query_async::<()>(&mut redis).await?;
+    Ok(())
+}
+
 /// The group has delivered all, and nothing is pending.
 pub async fn nothing_pending(env: &Env) -> Result {
     let (pending, delivered) = standing(env).await?;

@@ -2,6 +2,7 @@
 
 mod fred;
 mod limit;
+#[cfg_attr(not(feature = "peers"), expect(dead_code, reason = "peers are looked at for more"))]
 mod look;
 mod redis_rs;
 mod sqlx;

@@ -113,6 +113,21 @@ async fn two_connections(env: Env, with_checkpoint: bool) -> Result<Run> {
     Ok(run)
 }
 
+/// `XREAD` alone: without a checkpoint it has nowhere to resume.
+pub async fn read_lean(env: Env) -> Result<Run> {
+    let mut redis = connect(&env).await?;
+    let meter = env.start()?;
+    let (mut seen, mut after) = (0, Bytes::from_static(b"0"));
+    while seen < env.entries {
+        let batch = read_after(&env, &mut redis, &after).await?;
+        seen += batch.len() as u64;
+        if let Some((last, _)) = batch.last() {
+            after.clone_from(last);
+        }
+    }
+    meter.stop()
+}
+
 /// `XREAD`, and a checkpoint on another connection under the next read.
 pub async fn read_lean_checkpoint(env: Env) -> Result<Run> {
     let (mut redis, mut other) = (connect(&env).await?, connect(&env).await?);
@@ -122,9 +137,7 @@ pub async fn read_lean_checkpoint(env: Env) -> Result<Run> {
     let (mut seen, mut after) = (0, Bytes::from_static(b"0"));
     let mut saved: Option<JoinHandle<redis::RedisResult<u8>>> = None;
     while seen < env.entries {
-        let mut read = cmd("XREAD");
-        read.arg("COUNT").arg(env.batch).arg("STREAMS").arg(&env.stream).arg(&after[..]);
-        let batch = lean(read.query_async(&mut redis).await?, &env)?;
+        let batch = read_after(&env, &mut redis, &after).await?;
         seen += batch.len() as u64;
         if let Some((last, _)) = batch.last() {
             after.clone_from(last);
@@ -203,6 +216,12 @@ fn read_group(env: &Env, consumer: &str) -> redis::Cmd {
     read.arg("GROUP").arg(&env.group).arg(consumer).arg("COUNT").arg(env.batch);
     read.arg("STREAMS").arg(&env.stream).arg(">");
     read
+}
+
+async fn read_after(env: &Env, redis: &mut MultiplexedConnection, after: &[u8]) -> Result<Lean> {
+    let mut read = cmd("XREAD");
+    read.arg("COUNT").arg(env.batch).arg("STREAMS").arg(&env.stream).arg(after);
+    lean(read.query_async(redis).await?, env)
 }
 
 async fn ack(redis: &mut MultiplexedConnection, env: &Env, ids: &[impl redis::ToRedisArgs]) -> Result {

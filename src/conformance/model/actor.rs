@@ -1,6 +1,7 @@
 //! A consumer of the model: the real runtime, whose handlers wait for the model's word.
 
 use std::{
+    cell::Cell,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering as Atomic},
@@ -24,6 +25,7 @@ use crate::{
     Settings, Subscription,
     backend::{CheckpointBackend, StreamBackend, TransactionalCheckpoint},
     conformance::Effects,
+    integrity::Gap,
     layer::{Fault, Faults, Layer, Operation},
 };
 
@@ -45,8 +47,7 @@ pub(super) enum Note {
     Lost,
     /// The lease was taken.
     Acquired,
-    /// A gap, of at least so many entries.
-    Gap(u64),
+    Gap(Gap),
 }
 
 /// One consumer.
@@ -59,6 +60,10 @@ pub(super) struct Actor {
     checkpoints: Faults,
     /// Both are one, and so are their faults.
     fused: bool,
+    /// Nothing goes wrong with its calls.
+    sound: Cell<bool>,
+    /// Some of its calls were late, or will be.
+    late: Cell<bool>,
 }
 
 /// What all consumers report to.
@@ -129,7 +134,16 @@ impl Actor {
                 launch.spawn(Consumer::builder(subscription.clone(), stream, checkpoints))
             }
         };
-        Self { witness, task, stop: Some(stop), stream, checkpoints, fused: fused.is_some() }
+        Self {
+            witness,
+            task,
+            stop: Some(stop),
+            stream,
+            checkpoints,
+            fused: fused.is_some(),
+            sound: Cell::new(true),
+            late: Cell::new(false),
+        }
     }
 
     /// Lets it stop gracefully.
@@ -139,6 +153,8 @@ impl Actor {
 
     /// The next call of this operation goes wrong.
     pub(super) fn fault(&self, operation: Operation, fault: Fault) {
+        self.sound.set(false);
+        self.late.set(self.late.get() || matches!(fault, Fault::Delay(_)));
         self.stream.next(operation, fault);
         if !self.fused {
             self.checkpoints.next(operation, fault);
@@ -147,6 +163,7 @@ impl Actor {
 
     /// A store cannot be reached.
     pub(super) fn away(&self, store: Store) {
+        self.sound.set(false);
         if store != Store::Checkpoints || self.fused {
             self.stream.all(Fault::Before);
         }
@@ -159,6 +176,16 @@ impl Actor {
     pub(super) fn back(&self) {
         self.stream.clear();
         self.checkpoints.clear();
+        self.sound.set(true);
+    }
+
+    pub(super) fn is_late(&self) -> bool {
+        self.late.get()
+    }
+
+    /// Whether it can reach all stores.
+    pub(super) fn is_sound(&self) -> bool {
+        self.sound.get()
     }
 }
 
@@ -195,7 +222,7 @@ impl Launch {
         let running = consumer.run_transactional(
             move |tx, delivery| {
                 let (gate, effects, table) = (Arc::clone(&gate), Arc::clone(&effects), table.clone());
-                let row = number(&delivery).map(row);
+                let row = number(delivery.fields()).map(row);
                 async move {
                     gate.handle(delivery).await?;
                     let row = row.ok_or_else(|| HandlerError::retry("the entry has no number"))?;
@@ -216,7 +243,7 @@ impl Launch {
             let note = match observation {
                 Observation::Lapsed | Observation::Lost(_) => Note::Lost,
                 Observation::Acquired => Note::Acquired,
-                Observation::Gap(gap) => Note::Gap(gap.lost.count()),
+                Observation::Gap(gap) => Note::Gap(**gap),
                 _ => return,
             };
             let era = era.load(Atomic::Relaxed);
@@ -237,6 +264,10 @@ fn configure(settings: &mut Settings, setup: &Setup) {
     settings.checkpoint = setup.policy;
     (settings.on_gap, settings.on_reset) = (setup.on_gap, setup.on_reset);
     settings.attempts_max = u32::MAX;
+    settings.crashes_max = u32::MAX;
+    if setup.parks && setup.ordering == Ordering::Keyed {
+        settings.parked_entries_max = 1_000;
+    }
     settings.retry = short(1, 5);
     settings.reconnect = short(2, 20);
     settings.read_entries_max = 8;

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::plan::{Ordering, Setup};
-use crate::{Checkpoint, Delivery, EntryId, Epoch, Ownership, Position};
+use super::{
+    letters::Grave,
+    plan::{Ordering, Setup},
+};
+use crate::{Checkpoint, Delivery, EntryId, Epoch, Fields, Ownership, Position};
 
 /// A property that does not hold: its name, and how it shows.
 pub(super) type Verdict<T = ()> = Result<T, String>;
@@ -19,6 +22,8 @@ pub(super) struct Fact {
     pub(super) life: u32,
     /// It left the stream.
     pub(super) removed: bool,
+    /// It did before the checkpoint could tell, or unseen.
+    pub(super) before_it: bool,
     /// An operator said that it needs no handling.
     pub(super) excused: bool,
     /// How often a handler has succeeded with it since the checkpoint was last set back before it.
@@ -27,11 +32,38 @@ pub(super) struct Fact {
     pub(super) before: u32,
     /// A consumer that handled it has stopped and said that all is saved.
     pub(super) done: bool,
+    /// How often a handler has failed with it, or rejected it.
+    pub(super) failures: u32,
+    /// A handler has rejected it.
+    pub(super) rejected: bool,
+    /// It was dead-lettered, since the checkpoint was last set back before it, or its letter lies there.
+    pub(super) dead: bool,
+    /// Its letter.
+    pub(super) lies: Option<Grave>,
+}
+
+impl Fact {
+    pub(super) fn new(id: EntryId, life: u32) -> Self {
+        Self {
+            id,
+            life,
+            removed: false,
+            before_it: false,
+            excused: false,
+            handled: 0,
+            before: 0,
+            done: false,
+            failures: 0,
+            rejected: false,
+            dead: false,
+            lies: None,
+        }
+    }
 }
 
 /// The number that an entry carries.
-pub(super) fn number(delivery: &Delivery) -> Option<u64> {
-    delivery.fields().get("n").and_then(|n| std::str::from_utf8(n).ok()?.parse().ok())
+pub(super) fn number(fields: &Fields) -> Option<u64> {
+    fields.get("n").and_then(|n| std::str::from_utf8(n).ok()?.parse().ok())
 }
 
 /// The effect of an entry in a transaction.
@@ -52,12 +84,15 @@ pub(super) struct Witness {
     pub(super) succeeded: BTreeSet<u64>,
     /// Something took place since then that may bring to it again what it has handled.
     pub(super) forgiven: bool,
+    /// A pause has taken its epoch, and it has not taken the lease again. Until it notices it calls handlers, which G4 allows, and
+    /// knows nothing of the letters that the next owner writes.
+    pub(super) fenced: bool,
 }
 
 /// All that is known.
 #[derive(Debug)]
 pub(super) struct Facts {
-    setup: Setup,
+    pub(super) setup: Setup,
     pub(super) entries: Vec<Fact>,
     pub(super) life: u32,
     pub(super) era: u32,
@@ -68,7 +103,7 @@ pub(super) struct Facts {
     /// The checkpoint is of a life of the stream that is over: the watermark then.
     pub(super) stale: Option<EntryId>,
     /// The group was lost when this was the last entry. Up to it, what was settled above the watermark may come again.
-    in_doubt: EntryId,
+    pub(super) in_doubt: EntryId,
     /// Entries were removed that the checkpoint did not have as settled.
     pub(super) may_gap: bool,
     /// Entries were removed at all.
@@ -122,6 +157,14 @@ impl Facts {
         self.current().filter(|(_, fact)| is_wanted(fact)).map(|(_, fact)| fact.id).collect()
     }
 
+    /// What left the stream, and nobody has handled.
+    pub(super) fn lost(&self) -> Vec<EntryId> {
+        let is_lost = |fact: &Fact| {
+            fact.removed && !fact.before_it && is_wanted(&Fact { removed: false, ..fact.clone() })
+        };
+        self.current().filter(|(_, fact)| is_lost(fact)).map(|(_, fact)| fact.id).collect()
+    }
+
     /// Takes a look at the checkpoint: G2 and G3.
     pub(super) fn look(&mut self, checkpoint: Option<&Checkpoint>) -> Verdict {
         let Some(checkpoint) = checkpoint else {
@@ -160,9 +203,8 @@ impl Facts {
     /// A handler is called: G5 and G10. Returns the number of the entry, if it is one of this life of the stream.
     pub(super) fn called(&self, witness: &Witness, delivery: &Delivery) -> Verdict<Option<u64>> {
         let id = delivery.id();
-        let number =
-            delivery.fields().get("n").and_then(|n| std::str::from_utf8(n).ok()?.parse::<u64>().ok());
-        let known = number.and_then(|n| Some((n, self.entries.get(usize::try_from(n).ok()?)?)));
+        let known =
+            number(delivery.fields()).and_then(|n| Some((n, self.entries.get(usize::try_from(n).ok()?)?)));
         let Some((n, fact)) = known.filter(|(_, fact)| fact.id == id) else {
             return Err(format!("G1: {id} was delivered with {:?}", delivery.fields()));
         };
@@ -180,12 +222,15 @@ impl Facts {
                 ));
             }
             self.in_order(n, fact)?;
+            if !witness.fenced {
+                self.is_free(n, fact)?;
+            }
         }
         Ok(Some(n))
     }
 
     /// G10: all before it, in the stream or of its key, were handled.
-    fn in_order(&self, n: u64, fact: &Fact) -> Verdict {
+    pub(super) fn in_order(&self, n: u64, fact: &Fact) -> Verdict {
         let same: fn(u64, u64) -> bool = match (self.setup.ownership, self.setup.ordering) {
             (Ownership::Shared, _) | (_, Ordering::Unordered) => return Ok(()),
             (_, Ordering::Strict) => |_, _| true,
@@ -235,16 +280,27 @@ impl Facts {
         for fact in self.entries.iter_mut().filter(|fact| fact.life == life) {
             if fact.id > to {
                 (fact.handled, fact.excused, fact.done) = (0, false, false);
+                fact.dead = fact.lies.is_some();
+                if let Some(grave) = &mut fact.lies {
+                    grave.old = true;
+                }
             } else {
                 fact.excused = true;
             }
         }
     }
 
-    /// All up to this id leave the stream.
-    pub(super) fn remove_up_to(&mut self, last: EntryId) {
-        let life = self.life;
+    /// Whether there is no checkpoint, or one at the beginning that has not counted what was removed: nobody can miss an entry.
+    fn is_blind(&self) -> bool {
+        let begins = |p: &Position| p.watermark == EntryId::ZERO && p.ahead.is_empty() && p.ordinal.is_none();
+        self.seen.as_ref().is_none_or(|(_, position)| begins(position))
+    }
+
+    /// All up to this id leave the stream, perhaps in a moment in which nobody can see it.
+    pub(super) fn remove_up_to(&mut self, last: EntryId, unseen: bool) {
+        let (life, is_before) = (self.life, unseen || self.is_blind());
         for fact in self.entries.iter_mut().filter(|fact| fact.life == life && fact.id <= last) {
+            fact.before_it |= is_before && !fact.removed;
             fact.removed = true;
         }
     }
@@ -269,6 +325,6 @@ impl Facts {
     }
 }
 
-fn is_wanted(fact: &Fact) -> bool {
-    fact.handled == 0 && !fact.removed && !fact.excused
+pub(super) fn is_wanted(fact: &Fact) -> bool {
+    fact.handled == 0 && !fact.dead && !fact.removed && !fact.excused
 }

@@ -1,7 +1,5 @@
 //! Stores that are broken on purpose: each is found, and by the property that it breaks.
 
-use crate::Attempts;
-use crate::backend::{BuryLetters, DeadKeys, Fate, LoadAttempts, NoteAttempts, Redrive, Redriven};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -12,8 +10,8 @@ use async_trait::async_trait;
 
 use super::{Sequences, Stores, tests::paused};
 use crate::{
-    Checkpoint, Delivery, Entry, EntryId, Epoch, GroupName, Memory, Result, StreamName, Subscription,
-    backend::*, conformance::tests::Rows, memory::Tx,
+    Attempts, Checkpoint, Delivery, Entry, EntryId, Epoch, GroupName, Memory, Result, StreamName,
+    Subscription, backend::*, conformance::tests::Rows, memory::Tx,
 };
 
 /// What a broken store does wrong.
@@ -27,6 +25,14 @@ enum Mutant {
     AnyEpoch,
     /// Acks what it delivers.
     AckFirst,
+    /// Writes the letter of an entry that another consumer holds, and acks it.
+    Unheld,
+    /// Acks, and then writes the letter.
+    AckBeforeLetter,
+    /// Appends a letter that lies there already.
+    LetterTwice,
+    /// Appends the entry of a letter again, and keeps the letter.
+    KeepsLetter,
     /// Commits an entry that was settled before.
     Twice,
 }
@@ -83,10 +89,30 @@ fn a_commit_without_a_look_for_conflicts_is_found() {
     found(Mutant::Twice, &["G9"]);
 }
 
+#[test]
+fn a_letter_without_a_look_at_the_holder_is_found() {
+    found(Mutant::Unheld, &["G4", "G11"]);
+}
+
+#[test]
+fn an_ack_before_the_letter_is_found() {
+    found(Mutant::AckBeforeLetter, &["G1", "G2"]);
+}
+
+#[test]
+fn a_letter_that_is_appended_twice_is_found() {
+    found(Mutant::LetterTwice, &["G11"]);
+}
+
+#[test]
+fn a_redrive_that_keeps_the_letter_is_found() {
+    found(Mutant::KeepsLetter, &["G11"]);
+}
+
 /// Within so many sequences, one of these properties fails. Nearly always the first few hundred are enough; a mutant that only a
 /// rare sequence shows must not make this test depend on luck.
 fn found(mutant: Mutant, properties: &[&str]) {
-    let sequences = Sequences::expected_to_fail(6_000).patience(Duration::from_secs(3));
+    let sequences = Sequences::expected_to_fail(6_000).in_paused_time();
     let failure = sequences.run(&paused(), async || Broken::stores(mutant)).unwrap_err();
     let found = properties.iter().any(|property| failure.starts_with(property));
     assert!(found, "{mutant:?} breaks {properties:?}, and another property failed: {failure}");
@@ -245,7 +271,30 @@ impl StreamBackend for Broken {
     }
 
     async fn dead_letter(&self, request: &BuryLetters) -> Result<Vec<Fate>> {
-        self.inner.dead_letter(request).await
+        let mut request = request.clone();
+        match self.mutant {
+            Mutant::Unheld => request.holder = None,
+            Mutant::AckBeforeLetter => {
+                let ids = request.letters.iter().map(|letter| letter.id).collect();
+                self.inner.ack(&Ack::new(request.subscription.clone(), ids)).await?;
+                crate::clock::Clock::new().sleep(Duration::from_millis(5)).await;
+                request.holder = None;
+            }
+            Mutant::LetterTwice => {
+                let fates = self.inner.dead_letter(&request).await?;
+                // Where it lay there before, it is not known which of them is new.
+                let letters = request.letters.iter().map(|letter| NewEntry::new(letter.fields.clone()));
+                let lying = self.inner.read(&Read::new(request.into.clone(), EntryId::ZERO, 1_000)).await?;
+                let known = |entry: &NewEntry| lying.iter().any(|lying| lying.fields == entry.fields);
+                let again: Vec<_> = letters.filter(|entry| !known(entry)).collect();
+                if !again.is_empty() {
+                    self.inner.append(&Append::new(request.into.clone(), again)).await?;
+                }
+                return Ok(fates);
+            }
+            _ => {}
+        }
+        self.inner.dead_letter(&request).await
     }
 
     async fn dead_keys(&self, request: &DeadKeys) -> Result<Vec<(u64, u64)>> {
@@ -253,7 +302,21 @@ impl StreamBackend for Broken {
     }
 
     async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>> {
-        self.inner.redrive(request).await
+        if self.mutant != Mutant::KeepsLetter {
+            return self.inner.redrive(request).await;
+        }
+        let mut redriven = Vec::new();
+        for letter in &request.letters {
+            redriven.push(match letter.append.clone() {
+                Some(fields) => {
+                    let append =
+                        Append::new(request.subscription.stream.clone(), vec![NewEntry::new(fields)]);
+                    Redriven::Appended(self.inner.append(&append).await?.remove(0)?)
+                }
+                None => Redriven::Dropped,
+            });
+        }
+        Ok(redriven)
     }
 
     async fn remove(&self, request: &Removal) -> Result<u64> {

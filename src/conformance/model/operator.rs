@@ -1,13 +1,24 @@
 //! What happens to a subscription from outside, and how a sequence ends.
 
+use std::time::Duration;
+
 use super::{
+    actor::Actor,
     facts::Verdict,
     world::{POLL, World, typed},
 };
 use crate::{
     ConsumerName, EntryId, Epoch, ErrorKind, Position, Result,
     backend::{Advance, CheckpointBackend, Release, Removal, Renew, ResetCheckpoint, Trim, TrimLimit},
+    integrity::Gap,
 };
+
+/// Within this time a consumer holds the stream against the checkpoint, and has claimed what others left.
+const PROBES: Duration = Duration::from_millis(1_200);
+
+/// Who read to the end so long ago looks at the stream before it reads on. Entries that come and go within this time may pass
+/// unseen: a limit of G7.
+const QUIET: Duration = Duration::from_millis(12);
 
 impl World {
     /// G4: whoever holds an epoch that is over changes nothing, whatever its name.
@@ -29,6 +40,10 @@ impl World {
     }
 
     pub(super) async fn trim(&mut self, upto: u8, lossy: bool) -> Verdict {
+        if lossy {
+            self.sleep(QUIET).await;
+            self.observe().await?;
+        }
         self.look().await?;
         if self.facts.stale.is_some() {
             return Ok(());
@@ -46,7 +61,10 @@ impl World {
         let position = self.facts.seen.as_ref().map(|(_, position)| position.clone()).unwrap_or_default();
         self.facts.trimmed = true;
         self.facts.may_gap |= choice.iter().any(|&id| id <= last && !position.settles(id));
-        self.facts.remove_up_to(last);
+        // Where the call is late, entries may go between a look at the stream and the read behind it. Only who counts finds them.
+        let counts = !self.is_shared() && position.ordinal.is_some();
+        let unseen = !counts && self.actors.iter().any(Actor::is_late);
+        self.facts.remove_up_to(last, unseen);
         self.stores.stream.trim(&trim).await.map(drop).map_err(typed)
     }
 
@@ -60,8 +78,11 @@ impl World {
         if self.facts.stale.is_some() {
             return Ok(());
         }
-        // In a shared subscription nobody may hold ids of the stream that goes: G8 says why.
-        let alive = if self.is_shared() { self.crash_all() } else { 0 };
+        // An ack that is a step of its own carries no epoch: whoever holds ids of the stream that goes may ack them in the next
+        // one before it notices. G8 names this limit.
+        let alive = if self.is_shared() && !self.is_fused() { self.crash_all() } else { 0 };
+        self.gaps.clear();
+        self.suspects.clear();
         self.facts.end_life(watermark);
         self.remove(Removal::Stream(self.subscription.stream.clone())).await?;
         self.settle_all();
@@ -82,6 +103,19 @@ impl World {
         self.set_checkpoint(to).await
     }
 
+    /// An operator pauses the subscription, or ends the pause. Owners are fenced by it.
+    pub(super) async fn pause(&mut self, paused: bool) -> Verdict {
+        let request = ResetCheckpoint::pause(self.subscription.clone(), paused).force(true);
+        self.stores.checkpoints.reset(&request).await.map_err(typed)?;
+        self.paused = paused.then(|| self.now());
+        // A lease that was granted until now is over.
+        self.read_notes()?;
+        for actor in &mut self.actors {
+            (actor.witness.forgiven, actor.witness.fenced) = (true, true);
+        }
+        Ok(())
+    }
+
     /// Shared, the group is the truth, so it goes as well; and nobody works meanwhile who could ack what it handled before.
     pub(super) async fn set_checkpoint(&mut self, to: EntryId) -> Verdict {
         let is_shared = self.is_shared();
@@ -91,7 +125,9 @@ impl World {
         if is_shared {
             self.remove(Removal::Group(self.subscription.clone())).await?;
         }
+        self.suspects.clear();
         // What an older epoch committed until now, it did before.
+        self.read_letters().await?;
         self.read_rows().await?;
         self.facts.begin_rows(to);
         self.facts.reset(to);
@@ -104,8 +140,13 @@ impl World {
     /// No more mishaps: all must be handled and saved, and then nothing comes again.
     pub(super) async fn finish(&mut self) -> Verdict {
         self.back();
+        // An epoch that ends makes all sessions begin again, and whatever was stuck would come loose.
+        if self.paused.is_some() {
+            self.pause(false).await?;
+        }
         // What only the group knows as settled reaches the checkpoint with the next save.
         self.wait(false).await?;
+        self.judge().await?;
         while self.alive() > 0 {
             self.stop(0, true).await?;
         }
@@ -117,8 +158,40 @@ impl World {
         while self.alive() > 0 {
             self.stop(0, true).await?;
         }
-        let removal = Removal::Stream(self.subscription.stream.clone());
-        self.remove(removal).await
+        self.tell_gaps().await?;
+        self.read_all_letters().await?;
+        self.remove(Removal::Stream(self.graveyard())).await?;
+        self.remove(Removal::Stream(self.subscription.stream.clone())).await
+    }
+
+    /// G7: of what left the stream and was not handled, somebody told; who starts at the latest.
+    async fn tell_gaps(&mut self) -> Verdict {
+        if !self.time.is_paused || self.untold().is_empty() {
+            return Ok(());
+        }
+        self.start();
+        self.sleep(PROBES).await;
+        self.observe().await?;
+        while self.alive() > 0 {
+            self.stop(0, true).await?;
+        }
+        match self.untold()[..] {
+            [] => Ok(()),
+            [first, ..] => {
+                Err(format!("G7: {first} left the stream unhandled, and no gap was told: {:?}", self.gaps))
+            }
+        }
+    }
+
+    fn untold(&self) -> Vec<EntryId> {
+        // Who counts entries, and not only holds ids against each other, finds by the count where it stands that some are
+        // missing, and cannot tell where before that they were.
+        let counts = !self.is_shared();
+        let told = |id| {
+            let is_it = |gap: &Gap| gap.after < id && gap.before.is_none_or(|before| id < before);
+            self.gaps.iter().any(|gap| is_it(gap) || (counts && id <= gap.after))
+        };
+        self.facts.lost().into_iter().filter(|&id| !told(id)).collect()
     }
 
     /// Waits until all is handled, and saved.
@@ -135,7 +208,7 @@ impl World {
             if wanted.is_empty() && (!saved || unsettled.is_empty()) && self.facts.stale.is_none() {
                 return Ok(());
             }
-            if self.now().saturating_sub(since) > self.patience {
+            if self.now().saturating_sub(since) > self.time.patience {
                 let seen = &self.facts.seen;
                 return Err(format!(
                     "G1: a stall: {wanted:?} not handled, {unsettled:?} not settled, at {seen:?}"

@@ -22,6 +22,8 @@ pub(super) struct Setup {
     pub(super) transactional: bool,
     pub(super) on_gap: OnGap,
     pub(super) on_reset: OnReset,
+    /// With keyed order: what follows a dead letter of its key is parked behind it.
+    pub(super) parks: bool,
     /// Of what the runtime does by chance, such as jitter.
     pub(super) seed: u64,
 }
@@ -51,6 +53,10 @@ pub(super) enum Op {
     Settle(u8, u8),
     /// A handler fails; the entry comes again.
     Fail(u8),
+    /// A handler rejects its entry.
+    Reject(u8),
+    /// An operator takes a letter out, and appends its entry again, or not.
+    Redrive(u8, bool),
     /// A consumer's future is dropped: nobody says goodbye, nothing is saved.
     Crash(u8),
     /// A consumer stops gracefully; its handlers finish before, or not at all.
@@ -64,6 +70,8 @@ pub(super) enum Op {
     Away(u8, Store),
     /// Both stores are away for one consumer, for longer than its time to live.
     Stall(u8),
+    /// The same, for the consumer of a handler, which then rejects its entry as the stores come back.
+    LateReject(u8),
     /// All stores are there again.
     Back,
     /// Somebody of an epoch that is over writes.
@@ -75,6 +83,8 @@ pub(super) enum Op {
     Recreated,
     /// An operator sets the checkpoint to another entry.
     Reset(u8),
+    /// An operator pauses the subscription, or ends the pause.
+    Pause(bool),
 }
 
 /// What a plan knows of the world: enough to choose what may sensibly happen next.
@@ -84,6 +94,8 @@ pub(super) struct Plan {
     alive: u8,
     appended: u32,
     out: bool,
+    rejected: bool,
+    paused: bool,
 }
 
 /// Makes plans.
@@ -95,7 +107,16 @@ impl ReferenceStateMachine for Plans {
     type Transition = Op;
 
     fn init_state() -> BoxedStrategy<Plan> {
-        any_setup().prop_map(|setup| Plan { setup, alive: 0, appended: 0, out: false }).boxed()
+        any_setup()
+            .prop_map(|setup| Plan {
+                setup,
+                alive: 0,
+                appended: 0,
+                out: false,
+                rejected: false,
+                paused: false,
+            })
+            .boxed()
     }
 
     fn transitions(plan: &Plan) -> BoxedStrategy<Op> {
@@ -111,11 +132,23 @@ impl ReferenceStateMachine for Plans {
             if plan.setup.ownership == Ownership::Shared {
                 ops.push((1, Just(Op::GroupDestroyed).boxed()));
             }
-            ops.push((1, prop_oneof![Just(Op::Recreated), any::<u8>().prop_map(Op::Reset)].boxed()));
+            if plan.rejected {
+                let redrive = (any::<u8>(), any::<bool>()).prop_map(|(nth, append)| Op::Redrive(nth, append));
+                ops.push((1, redrive.boxed()));
+            }
+            let reset = any::<u8>().prop_map(Op::Reset);
+            ops.push((
+                1,
+                prop_oneof![2 => Just(Op::Recreated), 2 => reset, 1 => Just(Op::Pause(true))].boxed(),
+            ));
+        }
+        if plan.paused {
+            ops.push((12, Just(Op::Pause(false)).boxed()));
         }
         if plan.alive > 0 {
             ops.push((16, (any::<u8>(), 1u8..5).prop_map(|(nth, count)| Op::Settle(nth, count)).boxed()));
             ops.push((2, any::<u8>().prop_map(Op::Fail).boxed()));
+            ops.push((2, any::<u8>().prop_map(Op::Reject).boxed()));
             ops.push((2, any::<u8>().prop_map(Op::Crash).boxed()));
             ops.push((1, (any::<u8>(), any::<bool>()).prop_map(|(nth, ends)| Op::Stop(nth, ends)).boxed()));
             let call = || (any::<u8>(), proptest::sample::select(Operation::ALL));
@@ -124,7 +157,9 @@ impl ReferenceStateMachine for Plans {
             ops.push((2, late.boxed()));
             let store = prop_oneof![Just(Store::Stream), Just(Store::Checkpoints), Just(Store::Both)];
             ops.push((1, (any::<u8>(), store).prop_map(|(nth, store)| Op::Away(nth, store)).boxed()));
-            ops.push((1, any::<u8>().prop_map(Op::Stall).boxed()));
+            let stall = any::<(u8, bool)>();
+            let stall = stall.prop_map(|(nth, late)| if late { Op::LateReject(nth) } else { Op::Stall(nth) });
+            ops.push((1, stall.boxed()));
             if plan.out {
                 ops.push((4, Just(Op::Back).boxed()));
             }
@@ -139,6 +174,8 @@ impl ReferenceStateMachine for Plans {
             Op::Crash(_) | Op::Stop(..) => plan.alive -= 1,
             Op::Away(..) | Op::Stall(_) => plan.out = true,
             Op::Back => plan.out = false,
+            Op::Pause(paused) => plan.paused = *paused,
+            Op::Reject(_) | Op::LateReject(_) => plan.rejected = true,
             _ => {}
         }
         plan
@@ -164,15 +201,8 @@ fn any_setup() -> impl Strategy<Value = Setup> {
     ];
     let on_gap = prop_oneof![Just(OnGap::Fail), Just(OnGap::Skip)];
     let on_reset = prop_oneof![Just(OnReset::Fail), Just(OnReset::FromBeginning)];
-    let all = (ownership, ordering, policy, any::<(bool, bool)>(), on_gap, on_reset, any::<u64>());
-    all.prop_map(|(ownership, ordering, policy, (fused, transactional), on_gap, on_reset, seed)| Setup {
-        ownership,
-        ordering,
-        policy,
-        fused,
-        transactional,
-        on_gap,
-        on_reset,
-        seed,
+    let all = (ownership, ordering, policy, any::<(bool, bool, bool)>(), on_gap, on_reset, any::<u64>());
+    all.prop_map(|(ownership, ordering, policy, (fused, transactional, parks), on_gap, on_reset, seed)| {
+        Setup { ownership, ordering, policy, fused, transactional, on_gap, on_reset, parks, seed }
     })
 }

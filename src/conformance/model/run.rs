@@ -36,7 +36,16 @@ pub struct Sequences {
     shrinks: u32,
     persistent: bool,
     seed: RngSeed,
-    patience: Duration,
+    time: Time,
+}
+
+/// How time passes, and what may be asked for in it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Time {
+    /// Only a failure waits so long.
+    pub(super) patience: Duration,
+    /// Nothing happens while nobody waits.
+    pub(super) is_paused: bool,
 }
 
 /// What was run.
@@ -61,7 +70,7 @@ impl Sequences {
             shrinks: 400,
             persistent: true,
             seed: RngSeed::Random,
-            patience: Duration::from_secs(20),
+            time: Time { patience: Duration::from_secs(20), is_paused: false },
         }
     }
 
@@ -79,15 +88,16 @@ impl Sequences {
         self
     }
 
-    /// How long to wait for what must happen by itself. Where time is paused, less is enough. Default: 20 s.
+    /// In paused time: it waits for less, and asks that every gap is told. In real time a trim may come while a read is under way,
+    /// which nobody can tell.
     #[must_use]
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn in_paused_time(mut self) -> Self {
+        self.time = Time { patience: Duration::from_secs(3), is_paused: true };
         self
     }
 
     /// Runs them. `make` gives the stores for each, which may be the same ones: each uses names of its own. Over stores that do
-    /// nothing outside of the runtime, its time may be paused.
+    /// nothing outside of the runtime, its time may be paused, and [`in_paused_time`](Self::in_paused_time) says so.
     ///
     /// # Errors
     ///
@@ -108,7 +118,7 @@ impl Sequences {
         };
         let summary = RefCell::new(Summary::default());
         let result = TestRunner::new(config).run(&Plans::sequential_strategy(STEPS), |(plan, ops, seen)| {
-            let case = sequence(&plan, &ops, self.patience, &make, |_| {
+            let case = sequence(&plan, &ops, self.time, &make, |_| {
                 // It is for what shrinks.
                 if let Some(seen) = seen.as_ref().filter(|_| self.shrinks > 0) {
                     seen.fetch_add(1, Ordering::SeqCst);
@@ -134,11 +144,11 @@ impl Sequences {
 async fn sequence(
     plan: &Plan,
     ops: &[Op],
-    patience: Duration,
+    time: Time,
     make: &impl AsyncFn() -> Stores,
     seen: impl Fn(&Op),
 ) -> Result<u64, String> {
-    let mut world = World::new(plan.setup.clone(), make().await, name(), patience);
+    let mut world = World::new(plan.setup.clone(), make().await, name(), time);
     // What the runtime does by chance is the same each time.
     fastrand::seed(plan.setup.seed);
     for op in ops {

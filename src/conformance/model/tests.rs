@@ -1,7 +1,5 @@
 //! The model over memory, in paused time.
 
-use std::time::Duration;
-
 use tokio::runtime::{Builder, Runtime};
 
 use super::{Sequences, Stores};
@@ -28,7 +26,7 @@ fn the_guarantees_hold_over_memory_as_two_stores() {
 }
 
 fn run(make: impl AsyncFn() -> Stores) {
-    match Sequences::new(500).patience(Duration::from_secs(3)).run(&paused(), make) {
+    match Sequences::new(500).in_paused_time().run(&paused(), make) {
         Ok(summary) => println!("{summary:?}"),
         Err(failure) => panic!("{failure}"),
     }

@@ -3,7 +3,7 @@
 mod supervisor;
 
 use std::{
-    sync::{Arc, PoisonError, atomic},
+    sync::{Arc, atomic},
     time::Duration,
 };
 
@@ -11,16 +11,22 @@ use tokio::sync::mpsc;
 
 use super::{
     Stores,
-    actor::{Actor, Call, Desk, Note, TTL},
-    facts::{Fact, Facts, KEYS, Verdict, Witness},
+    actor::{Actor, Call, Desk, TTL},
+    facts::{Fact, Facts, Verdict, Witness},
+    letters::fields_of,
     plan::{Op, Ordering, Setup, Store},
+    run::Time,
 };
 use crate::{
-    EntryId, Error, Fields, Ownership, Subscription,
+    EntryId, Error, Ownership, Subscription,
     backend::{Append, CheckpointBackend, NewEntry, Removal, StreamBackend},
     clock::Clock,
+    integrity::Gap,
     layer::Fault,
 };
+
+/// Within this time a pause is known to whoever can reach the checkpoint.
+const PAUSED: Duration = Duration::from_secs(2);
 
 /// How often the model looks while it waits.
 pub(super) const POLL: Duration = Duration::from_millis(2);
@@ -28,26 +34,33 @@ pub(super) const POLL: Duration = Duration::from_millis(2);
 /// The system under test, and what is known of it.
 #[derive(Debug)]
 pub(super) struct World {
-    setup: Setup,
+    pub(super) setup: Setup,
     pub(super) stores: Stores,
     pub(super) subscription: Subscription,
     pub(super) facts: Facts,
-    actors: Vec<Actor>,
+    pub(super) actors: Vec<Actor>,
     started: usize,
     /// Handlers that wait, in the order in which they were called.
-    out: Vec<(Option<u64>, Call)>,
+    pub(super) out: Vec<(Option<u64>, Call)>,
     desk: Desk,
     calls: mpsc::UnboundedReceiver<Call>,
     clock: Clock,
-    /// Gaps and resets that were reported.
-    gaps: u64,
+    /// Gaps that were told, in this life of the stream.
+    pub(super) gaps: Vec<Gap>,
+    /// Consumers that handled an entry which had a letter: they must have lost it before.
+    pub(super) suspects: Vec<(usize, u64)>,
+    /// When the last reset was, or the stream was created anew.
+    pub(super) reset_at: Option<Duration>,
+    /// The subscription is paused, since then.
+    pub(super) paused: Option<Duration>,
+    /// The last letter that was read.
+    pub(super) last_letter: EntryId,
     pub(super) deliveries: u64,
-    /// Only a failure waits so long.
-    pub(super) patience: Duration,
+    pub(super) time: Time,
 }
 
 impl World {
-    pub(super) fn new(mut setup: Setup, stores: Stores, stream: String, patience: Duration) -> Self {
+    pub(super) fn new(mut setup: Setup, stores: Stores, stream: String, time: Time) -> Self {
         setup.transactional &= stores.transactional.is_some();
         if setup.transactional && setup.ownership == Ownership::Exclusive {
             setup.ordering = Ordering::Strict;
@@ -64,9 +77,13 @@ impl World {
             desk: Desk { calls, notes: Arc::default(), era: Arc::default() },
             calls: receiver,
             clock: Clock::started(),
-            gaps: 0,
+            gaps: Vec::new(),
+            suspects: Vec::new(),
+            reset_at: None,
+            paused: None,
+            last_letter: EntryId::ZERO,
             deliveries: 0,
-            patience,
+            time,
         }
     }
 
@@ -83,13 +100,17 @@ impl World {
             Op::Start => self.start(),
             Op::Settle(nth, count) => self.settle(nth, count),
             Op::Fail(nth) => {
-                if let Some((_, call)) = take(&mut self.out, nth) {
+                if let Some((n, call)) = take(&mut self.out, nth) {
+                    n.into_iter().for_each(|n| self.facts.fact(n).failures += 1);
                     // Who has gone needs no verdict.
                     let _ = call.verdict.send(Err("the model says so".into()));
                 }
             }
+            Op::Reject(nth) => self.reject(nth),
+            Op::Redrive(nth, append) => self.redrive(nth, append).await?,
             Op::Crash(nth) => {
                 if let Some(actor) = take(&mut self.actors, nth) {
+                    self.acquit(actor.witness.who);
                     self.out.retain(|(_, call)| call.who != actor.witness.who);
                 }
             }
@@ -118,11 +139,13 @@ impl World {
                     self.clock.sleep(TTL + TTL / 3).await;
                 }
             }
+            Op::LateReject(nth) => self.late_reject(nth).await,
             Op::Back => self.back(),
             Op::StaleWrite(back) => self.stale_write(back).await?,
             Op::GroupDestroyed => {
                 self.look().await?;
                 self.facts.lose_group();
+                self.suspects.clear();
                 let settled = self.facts.settled();
                 for actor in &mut self.actors {
                     actor.witness.forgiven = true;
@@ -133,6 +156,7 @@ impl World {
             Op::Trim(upto, lossy) => self.trim(upto, lossy).await?,
             Op::Recreated => self.recreate().await?,
             Op::Reset(to) => self.reset(to).await?,
+            Op::Pause(paused) => self.pause(paused).await?,
         }
         Ok(())
     }
@@ -144,7 +168,8 @@ impl World {
         while let Ok(call) = self.calls.try_recv() {
             calls.push(call);
         }
-        if self.setup.transactional {
+        // What comes before a call, in the stores, is seen before it.
+        if self.setup.transactional || self.facts.any_rejected() {
             self.look().await?;
         }
         calls.into_iter().try_for_each(|call| self.called(call))?;
@@ -158,6 +183,7 @@ impl World {
 
     pub(super) async fn look(&mut self) -> Verdict {
         let checkpoint = self.stores.checkpoints.load(&self.subscription).await.map_err(typed)?;
+        self.read_letters().await?;
         self.read_rows().await?;
         self.facts.look(checkpoint.as_ref())
     }
@@ -171,40 +197,6 @@ impl World {
         self.facts.committed(&rows)
     }
 
-    fn read_notes(&mut self) -> Verdict {
-        let notes = std::mem::take(&mut *self.desk.notes.lock().unwrap_or_else(PoisonError::into_inner));
-        for (who, then, note) in notes {
-            if let Note::Gap(count) = note {
-                self.gaps += 1;
-                self.expect_gap(count)?;
-            }
-            let (era, life) = (self.facts.era, self.facts.life);
-            let Some(actor) = self.actors.iter_mut().find(|actor| actor.witness.who == who) else { continue };
-            match note {
-                Note::Lost => actor.witness.forgiven = true,
-                // What it was granted before a reset is of the time before.
-                Note::Acquired if then != era => {}
-                Note::Acquired => {
-                    let is_old = actor.witness.era != era;
-                    (actor.witness.era, actor.witness.life) = (era, life);
-                    if is_old {
-                        actor.witness.settled.clear();
-                        actor.witness.succeeded.clear();
-                    }
-                }
-                Note::Gap(_) => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn expect_gap(&self, count: u64) -> Verdict {
-        match (self.facts.may_gap, self.facts.trimmed, count) {
-            (true, ..) | (_, true, 0) => Ok(()),
-            _ => Err(format!("G7: a gap of {count} was reported, and nothing is missing")),
-        }
-    }
-
     fn called(&mut self, call: Call) -> Verdict {
         self.deliveries += 1;
         if call.verdict.is_closed() {
@@ -215,6 +207,10 @@ impl World {
         let Some(actor) = self.actors.iter().find(|actor| actor.witness.who == call.who) else {
             return Ok(());
         };
+        // Who cannot reach the checkpoint cannot know.
+        if actor.is_sound() && self.paused.is_some_and(|since| self.now() > since + PAUSED) {
+            return Err(format!("paused: consumer {} goes on with {}", call.who, call.delivery.id()));
+        }
         let n = self.facts.called(&actor.witness, &call.delivery)?;
         if n.is_some() {
             self.out.push((n, call));
@@ -249,18 +245,9 @@ impl World {
         for _ in 0..count {
             let id = EntryId::new(self.facts.next_ms, 0);
             let n = self.facts.entries.len() as u64;
-            let fields = [("n", n.to_string()), ("k", (n % KEYS).to_string())];
-            entries.push(NewEntry::new(Fields::from_iter(fields)).with_id(id));
+            entries.push(NewEntry::new(fields_of(n)).with_id(id));
             self.facts.next_ms += 1 + n % 3;
-            self.facts.entries.push(Fact {
-                id,
-                life: self.facts.life,
-                removed: false,
-                excused: false,
-                handled: 0,
-                before: 0,
-                done: false,
-            });
+            self.facts.entries.push(Fact::new(id, self.facts.life));
         }
         let append = Append::new(self.subscription.stream.clone(), entries);
         for appended in self.stores.stream.append(&append).await.map_err(typed)? {
@@ -275,6 +262,7 @@ impl World {
             if call.verdict.is_closed() {
                 continue;
             }
+            self.suspect(n, call.who);
             if !self.setup.transactional {
                 self.facts.handled(n);
             }
@@ -303,7 +291,7 @@ impl World {
                     self.settle_at(at);
                 }
             }
-            if self.now().saturating_sub(since) > self.patience {
+            if self.now().saturating_sub(since) > self.time.patience {
                 return Err(format!("G15: consumer {who} does not stop"));
             }
             self.sleep(POLL).await;
@@ -318,7 +306,8 @@ impl World {
     }
 
     /// What consumers are granted from now on is of another time.
-    pub(super) fn next_era(&self) {
+    pub(super) fn next_era(&mut self) {
+        self.reset_at = Some(self.now());
         self.desk.era.store(self.facts.era, atomic::Ordering::Relaxed);
     }
 
@@ -347,6 +336,11 @@ impl World {
         self.setup.ownership == Ownership::Shared
     }
 
+    /// Whether acks, checkpoint and effects are one step.
+    pub(super) fn is_fused(&self) -> bool {
+        self.stores.fused.is_some() && (self.setup.fused || self.setup.transactional)
+    }
+
     pub(super) fn now(&self) -> Duration {
         self.clock.elapsed()
     }
@@ -365,12 +359,12 @@ pub(super) fn typed(error: Error) -> String {
     format!("typed: the operator's call failed with {error:?}")
 }
 
-fn pick<T>(all: &mut [T], nth: u8) -> Option<&mut T> {
+pub(super) fn pick<T>(all: &mut [T], nth: u8) -> Option<&mut T> {
     let len = all.len();
     all.get_mut(usize::from(nth).checked_rem(len)?)
 }
 
-fn take<T>(all: &mut Vec<T>, nth: u8) -> Option<T> {
+pub(super) fn take<T>(all: &mut Vec<T>, nth: u8) -> Option<T> {
     let at = usize::from(nth).checked_rem(all.len())?;
     Some(all.remove(at))
 }

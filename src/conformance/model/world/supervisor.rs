@@ -1,20 +1,61 @@
 //! What follows when a consumer ends: was it right to, and who comes next.
 
+use std::{mem, sync::PoisonError};
+
 use super::World;
 use crate::{
     EntryId, Error, ErrorKind, OnGap, Report,
     conformance::model::{
-        actor::Actor,
+        actor::{Actor, Note},
         facts::{Verdict, Witness},
     },
     integrity::{Finding, Lost},
 };
 
 impl World {
+    /// Takes in what observers have seen.
+    pub(in crate::conformance::model) fn read_notes(&mut self) -> Verdict {
+        let notes = mem::take(&mut *self.desk.notes.lock().unwrap_or_else(PoisonError::into_inner));
+        for (who, then, note) in notes {
+            if let Note::Gap(gap) = note {
+                self.gaps.push(gap);
+                self.expect_gap(gap.lost.count())?;
+            }
+            let (era, life) = (self.facts.era, self.facts.life);
+            let Some(actor) = self.actors.iter_mut().find(|actor| actor.witness.who == who) else { continue };
+            match note {
+                Note::Lost => {
+                    actor.witness.forgiven = true;
+                    self.suspects.retain(|(suspect, _)| *suspect != who);
+                }
+                // What it was granted before a reset is of the time before.
+                Note::Acquired if then != era => {}
+                Note::Acquired => {
+                    let is_old = actor.witness.era != era;
+                    (actor.witness.era, actor.witness.life, actor.witness.fenced) = (era, life, false);
+                    if is_old {
+                        actor.witness.settled.clear();
+                        actor.witness.succeeded.clear();
+                    }
+                }
+                Note::Gap(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn expect_gap(&self, count: u64) -> Verdict {
+        match (self.facts.may_gap, self.facts.trimmed, count) {
+            (true, ..) | (_, true, 0) => Ok(()),
+            _ => Err(format!("G7: a gap of {count} was reported, and nothing is missing")),
+        }
+    }
+
     /// A consumer has ended: every error is typed, and one that is a finding is true.
     pub(super) async fn ended(&mut self, mut actor: Actor) -> Verdict {
         self.out.retain(|(_, call)| call.who != actor.witness.who);
         let who = actor.witness.who;
+        self.acquit(who);
         let result = (&mut actor.task).await.map_err(|error| format!("consumer {who} panicked: {error}"))?;
         match result {
             Ok(report) => {
@@ -26,7 +67,9 @@ impl World {
     }
 
     fn stopped(&mut self, witness: &Witness, report: &Report) {
-        if report.unsaved == 0 && witness.era == self.facts.era && report.leases_lost == 0 {
+        // A session that ended before the last one has dropped what its handlers had not reported yet.
+        let dropped = witness.forgiven && report.abandoned > 0;
+        if report.unsaved == 0 && witness.era == self.facts.era && report.leases_lost == 0 && !dropped {
             for n in &witness.succeeded {
                 self.facts.fact(*n).done = true;
             }
@@ -39,6 +82,7 @@ impl World {
             (ErrorKind::Gap, Some(Finding::Gap(gap))) => {
                 let count = if gap.lost == Lost::AtLeast(0) { 0 } else { gap.lost.count().max(1) };
                 self.expect_gap(count)?;
+                self.gaps.push(*gap);
                 self.setup.on_gap = OnGap::Skip;
             }
             (ErrorKind::Reset, Some(Finding::Reset(_))) => {

@@ -36,6 +36,35 @@ async fn g1_what_a_lane_gives_back_after_a_lapse_comes_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn g13_what_a_lane_gives_back_after_a_lapse_comes_again_where_claims_leave_no_room_to_read() {
+    let (memory, faults) = (Memory::new(), Faults::new());
+    append(&memory, 2).await;
+    let (gate, called) = (Arc::new(tokio::sync::Semaphore::new(0)), Arc::default());
+    let (stop, stopped) = stopper();
+    let consumer = faulty(&memory, &faults, Ownership::Shared).configure(|settings| {
+        (settings.read_entries_max, settings.in_flight_entries_max) = (16, 8);
+        (settings.claim_min_idle, settings.block) = (Duration::from_secs(1), Duration::from_secs(600));
+    });
+    let run = tokio::spawn(consumer.build().unwrap().run(gated(&gate, &called), stopped));
+    assert!(soon(async || !called.lock().unwrap().is_empty()).await);
+    // One lane holds both, and its handler runs while the heartbeat is over.
+    faults.always(Operation::Heartbeat, Fault::Before);
+    Clock::new().sleep(Duration::from_secs(10)).await;
+    faults.clear();
+    Clock::new().sleep(Duration::from_secs(10)).await;
+    // What it claims waits for what the lane gives back, and its reader waits for more.
+    append(&memory, 6).await;
+    let dead = crate::ConsumerName::new("dead").unwrap();
+    assert_eq!(memory.read_group(&ReadGroup::new(subscription(), dead, 6)).await.unwrap().len(), 6);
+    Clock::new().sleep(Duration::from_secs(10)).await;
+    gate.add_permits(8);
+    assert!(soon(async || pending(&memory).await == Some(0)).await, "{:?}", called.lock().unwrap());
+    drop(stop);
+    let report = run.await.unwrap().unwrap();
+    assert_eq!((report.claimed, report.settled), (6, 8));
+}
+
+#[tokio::test(start_paused = true)]
 async fn g15_a_stop_is_not_forgotten_when_the_lease_is_lost_during_it() {
     let memory = Memory::new();
     append(&memory, 1).await;
