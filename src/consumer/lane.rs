@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 
 use super::{
     BatchHandler, Handler, HandlerError,
-    lease::{Lease, Looks},
+    lease::{self, Lease, Looks},
     machine::{Failure, Finished, Slot},
 };
 use crate::{Delivery, EntryId, Epoch, Position, Result, clock::Clock};
@@ -149,6 +149,10 @@ struct Unreported<'a> {
 
 impl Unreported<'_> {
     fn add(&mut self, delivery: &Delivery) {
+        if self.ids.is_empty() {
+            // A stretch of calls takes one allocation.
+            self.ids.reserve(lease::STRETCH_MAX as usize);
+        }
         self.ids.push(delivery.id());
         self.bytes += delivery.fields().size() as u64;
     }

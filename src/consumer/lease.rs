@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 
 /// Of quick calls, one in so many is preceded by a look at the clock. A look costs about as much as a quick call.
-const STRETCH_MAX: u32 = 16;
+pub(crate) const STRETCH_MAX: u32 = 16;
 /// A stretch of calls that took longer is no quick one: it ends with the next call.
 const QUICK: Duration = Duration::from_micros(100);
 
