@@ -16,6 +16,9 @@ use crate::{
 /// Within this time a consumer holds the stream against the checkpoint, and has claimed what others left.
 const PROBES: Duration = Duration::from_millis(1_200);
 
+/// So many times its patience is the most that the model waits for consumers that begin again and again.
+const SLOWER_MAX: u32 = 5;
+
 /// Who read to the end so long ago looks at the stream before it reads on. Entries that come and go within this time may pass
 /// unseen: a limit of G7.
 const QUIET: Duration = Duration::from_millis(12);
@@ -196,7 +199,7 @@ impl World {
 
     /// Waits until all is handled, and saved.
     async fn wait(&mut self, saved: bool) -> Verdict {
-        let since = self.now();
+        let began = self.now();
         loop {
             if self.alive() == 0 {
                 self.start();
@@ -208,10 +211,14 @@ impl World {
             if wanted.is_empty() && (!saved || unsettled.is_empty()) && self.facts.stale.is_none() {
                 return Ok(());
             }
-            if self.now().saturating_sub(since) > self.time.patience {
+            // Who loses its lease or its heartbeat to a busy machine begins again: that is slow, but no stall.
+            let since = self.lost_at.unwrap_or_default().max(began);
+            let (stood, waited) = (self.now().saturating_sub(since), self.now().saturating_sub(began));
+            if stood > self.time.patience || waited > self.time.patience * SLOWER_MAX {
                 let seen = &self.facts.seen;
                 return Err(format!(
-                    "G1: a stall: {wanted:?} not handled, {unsettled:?} not settled, at {seen:?}"
+                    "G1: a stall: {wanted:?} not handled, {unsettled:?} not settled, at {seen:?}; for {stood:?} nobody lost \
+                     what keeps it alive, of {waited:?}"
                 ));
             }
             self.sleep(POLL).await;

@@ -51,6 +51,8 @@ pub(super) struct World {
     pub(super) suspects: Vec<(usize, u64)>,
     /// When the last reset was, or the stream was created anew.
     pub(super) reset_at: Option<Duration>,
+    /// When a consumer last noticed that its lease or its heartbeat had run out.
+    pub(super) lost_at: Option<Duration>,
     /// The subscription is paused, since then.
     pub(super) paused: Option<Duration>,
     /// The last letter that was read.
@@ -80,6 +82,7 @@ impl World {
             gaps: Vec::new(),
             suspects: Vec::new(),
             reset_at: None,
+            lost_at: None,
             paused: None,
             last_letter: EntryId::ZERO,
             deliveries: 0,

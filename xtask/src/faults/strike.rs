@@ -8,7 +8,11 @@ use std::{
 };
 
 use sqlx::{Connection as _, PgConnection};
-use tokio::{runtime::Handle, task::block_in_place};
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    task::{JoinSet, block_in_place},
+};
 
 use super::{
     cluster,
@@ -21,6 +25,9 @@ use crate::{
 
 /// How long something lasts that lasts: longer than a lease, so that owners lose theirs.
 const HOLD: Duration = Duration::from_millis(3_500);
+/// How many ask for the connections of a database at once, and how long each waits while it has none left.
+const HOGS: usize = 16;
+const FULL: Duration = Duration::from_millis(20);
 /// How long a server that was killed stays away.
 const AWAY: Duration = Duration::from_secs(1);
 /// How many refusals show that the memory is full for the producer too.
@@ -236,24 +243,35 @@ fn read_only(stage: &mut Stage) -> Result {
 
 /// Takes all connections that the database has, those of the consumers too.
 async fn out_of_connections(stage: &mut Stage) -> Result {
-    // It waits until each is gone: what is asked for before that finds no room, and who is cut off may come back first.
+    // It waits until each is gone.
     const TERMINATE: &str = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
          WHERE backend_type = 'client backend' AND application_name <> 'hog'";
     let url = format!("{}?application_name=hog", stage.postgres()?.url());
-    let mut hogs = vec![PgConnection::connect(&url).await?];
+    let mut first = PgConnection::connect(&url).await?;
+    let (over, is_over) = watch::channel(false);
+    // Several, since those who are cut off come back side by side as well.
+    let mut hogs = JoinSet::new();
+    for _ in 0..HOGS {
+        let (url, is_over) = (url.clone(), is_over.clone());
+        hogs.spawn(async move {
+            let mut held = Vec::new();
+            while !*is_over.borrow() {
+                match PgConnection::connect(&url).await {
+                    Ok(connection) => held.push(connection),
+                    Err(_) => tokio::time::sleep(FULL).await,
+                }
+            }
+            held
+        });
+    }
     let deadline = std::time::Instant::now() + super::stage::LIMIT;
-    loop {
-        let ended = sqlx::query(TERMINATE).fetch_all(&mut hogs[0]).await?;
-        while let Ok(hog) = PgConnection::connect(&url).await {
-            hogs.push(hog);
-        }
-        if ended.is_empty() {
-            break;
-        }
+    while !sqlx::query(TERMINATE).fetch_all(&mut first).await?.is_empty() {
         super::scene::past(deadline, "the connections cannot be taken")?;
+        tokio::time::sleep(FULL).await;
     }
     tokio::time::sleep(HOLD).await;
-    for hog in hogs {
+    over.send(true)?;
+    for hog in hogs.join_all().await.into_iter().flatten().chain([first]) {
         hog.close().await?;
     }
     Ok(())

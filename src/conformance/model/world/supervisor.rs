@@ -21,6 +21,9 @@ impl World {
                 self.gaps.push(gap);
                 self.expect_gap(gap.lost.count())?;
             }
+            if note == Note::Lost {
+                self.lost_at = Some(self.now());
+            }
             let (era, life) = (self.facts.era, self.facts.life);
             let Some(actor) = self.actors.iter_mut().find(|actor| actor.witness.who == who) else { continue };
             match note {
