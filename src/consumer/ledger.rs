@@ -17,6 +17,8 @@ pub(crate) struct Save {
     pub(crate) letters: usize,
     /// Exclusive: how far the subscription is settled.
     pub(crate) position: Option<Position>,
+    /// Shared: what the checkpoint has as settled besides.
+    pub(crate) known: Option<Position>,
     /// Exclusive: how many entries were settled since the save before.
     pub(crate) settled: usize,
 }
@@ -205,7 +207,8 @@ impl Ledger {
                 let ids = std::mem::replace(&mut held.unsaved, rest);
                 let letters = held.letters.min(ids.len());
                 held.letters -= letters;
-                Save { ids, letters, ..Save::default() }
+                let known = Some(&held.position).filter(|known| !known.ahead.is_empty()).cloned();
+                Save { ids, letters, known, ..Save::default() }
             }
         }
     }

@@ -116,6 +116,26 @@ pub(super) async fn a_missing_group(t: Settles) -> Verdict {
     Ok(())
 }
 
+/// G5: what was settled ahead stays so while a group that was created anew has it pending again.
+pub(super) async fn g5_what_is_pending_again_stays_settled(t: Settles) -> Verdict {
+    t.deliver(6).await?;
+    t.settle(Epoch(0), &ids([3, 5])).await?;
+    t.streams.remove_group().await?;
+    t.streams.ensure_at(EntryId::ZERO).await?;
+    assert_eq!(t.streams.read_group("a", 10).await?, ids(1..=6));
+    t.settle(Epoch(0), &ids([6])).await?;
+    t.settle(Epoch(0), &ids([1])).await?;
+    for settled in [vec![1, 3, 5, 6], vec![1, 2, 3, 5, 6]] {
+        let Some(stored) = t.checkpoints.position().await? else { panic!("it is stored") };
+        let found: Vec<_> = (1..=6).filter(|&ms| stored.settles(id(ms))).collect();
+        assert_eq!(found, settled, "{stored:?}");
+        t.settle(Epoch(0), &ids([2])).await?;
+    }
+    t.settle(Epoch(0), &ids([4])).await?;
+    assert_eq!(t.checkpoints.watermark().await?, Some(id(6)));
+    Ok(())
+}
+
 /// G3: where the checkpoint is further than the group, the entries are acked and the checkpoint stays.
 pub(super) async fn g3_never_back(t: Settles) -> Verdict {
     t.deliver(5).await?;
