@@ -18,7 +18,7 @@ pub(crate) struct Save {
     /// Exclusive: how far the subscription is settled.
     pub(crate) position: Option<Position>,
     /// Shared: what the checkpoint has as settled besides.
-    pub(crate) known: Option<Position>,
+    pub(crate) known: Option<Box<Position>>,
     /// Exclusive: how many entries were settled since the save before.
     pub(crate) settled: usize,
 }
@@ -207,7 +207,7 @@ impl Ledger {
                 let ids = std::mem::replace(&mut held.unsaved, rest);
                 let letters = held.letters.min(ids.len());
                 held.letters -= letters;
-                let known = Some(&held.position).filter(|known| !known.ahead.is_empty()).cloned();
+                let known = (!held.position.ahead.is_empty()).then(|| Box::new(held.position.clone()));
                 Save { ids, letters, known, ..Save::default() }
             }
         }
