@@ -42,7 +42,8 @@ impl Settle {
 pub struct Settled {
     /// How many were pending, and are not any more.
     pub acked: u64,
-    /// How far the group is settled now, and the checkpoint says. `None` if the group is gone; nothing was advanced then.
+    /// How far the group is settled now, and the checkpoint says: [joined](Position::joined) with what the checkpoint had as
+    /// settled ahead, which a group that was created anew has pending again. `None` if the group is gone; nothing was advanced then.
     pub position: Option<Position>,
 }
 

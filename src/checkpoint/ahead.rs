@@ -173,6 +173,25 @@ impl SettledAhead {
     }
 }
 
+/// What is in a run of both. Runs ascend.
+pub(super) fn common(one: &[IdRange], other: &[IdRange]) -> Vec<IdRange> {
+    let (mut one, mut other) = (one.iter().peekable(), other.iter().peekable());
+    let mut common = Vec::new();
+    while let (Some(a), Some(b)) = (one.peek(), other.peek()) {
+        let (first, last) = (a.first.max(b.first), a.last.min(b.last));
+        if first <= last {
+            common.push(IdRange { first, last });
+        }
+        // What ends first can meet nothing more.
+        if a.last == last {
+            one.next()
+        } else {
+            other.next()
+        };
+    }
+    common
+}
+
 fn push_id(text: &mut String, last: &mut Option<u64>, id: EntryId) {
     use fmt::Write;
     let written = match last.and_then(|last| id.ms.checked_sub(last)) {

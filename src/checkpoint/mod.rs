@@ -104,6 +104,49 @@ impl Position {
         Self { watermark, ahead, ordinal: None, ..self }
     }
 
+    /// With all that another position of the same epoch has as settled, unless it names another life of the stream.
+    ///
+    /// A group that was created anew has entries pending that were settled before. Until they are acked again, where it stands
+    /// says less than is known.
+    ///
+    /// ```
+    /// use highwater::{EntryId, Position, SettledAhead};
+    ///
+    /// let id = |ms| EntryId::new(ms, 0);
+    /// let known = Position::at(id(3)).with_ahead(SettledAhead::new(id(5), [id(4)]));
+    /// // 5 is pending again, and 4 and 7 are settled now.
+    /// let group = Position::at(id(4)).with_ahead(SettledAhead::new(id(7), [id(5), id(6)]));
+    /// assert_eq!(group.joined(&known), Position::at(id(4)).with_ahead(SettledAhead::new(id(7), [id(6)])));
+    /// # Ok::<(), highwater::Error>(())
+    /// ```
+    #[must_use]
+    pub fn joined(&self, other: &Self) -> Self {
+        if self.incarnation.is_some() && other.incarnation.is_some() && self.incarnation != other.incarnation
+        {
+            return self.clone();
+        }
+        let mut open = ahead::common(&self.open(), &other.open());
+        let first = open.first().map_or(EntryId::MAX, |run| run.first.prev().unwrap_or(EntryId::ZERO));
+        // The last run has no end.
+        let top = open.pop().map_or(EntryId::MAX, |run| run.first.prev().unwrap_or(EntryId::ZERO));
+        let ahead = SettledAhead::from_ranges(top, open);
+        let watermark = if ahead.is_empty() { first } else { self.watermark.max(other.watermark) };
+        let of = [self, other].into_iter().filter(|position| position.watermark == watermark);
+        Self {
+            watermark,
+            ahead,
+            ordinal: of.filter_map(|position| position.ordinal).next(),
+            incarnation: self.incarnation.clone().or_else(|| other.incarnation.clone()),
+        }
+    }
+
+    /// The runs of ids that are not settled.
+    fn open(&self) -> Vec<IdRange> {
+        let end = self.ahead.top.unwrap_or(self.watermark);
+        let rest = end.next().map(|first| IdRange { first, last: EntryId::MAX });
+        self.ahead.holes.iter().copied().chain(rest).collect()
+    }
+
     /// With this ordinal.
     #[must_use]
     pub fn with_ordinal(mut self, ordinal: Option<u64>) -> Self {

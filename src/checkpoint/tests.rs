@@ -17,6 +17,11 @@ fn any_ahead() -> impl Strategy<Value = SettledAhead> {
     })
 }
 
+/// As stores keep them: the first hole is above the watermark.
+fn any_position() -> impl Strategy<Value = Position> {
+    (any_ahead(), 0u64..60).prop_map(|(ahead, ms)| Position::default().with_ahead(ahead).at_watermark(id(ms)))
+}
+
 #[test]
 fn a_hole_at_the_top_is_not_settled() {
     // As after acks of 2 to 4, where 1 and 5 are pending and 5 is the last that was delivered.
@@ -64,6 +69,24 @@ proptest! {
         let owner = Some(ConsumerName::new("c")?);
         let checkpoint = Checkpoint::new(position, Epoch(epoch), owner, Timestamp::from_millis(7));
         prop_assert_eq!(Checkpoint::decode(&checkpoint.encode())?, checkpoint);
+    }
+
+    #[test]
+    fn g5_joined_positions_settle_what_either_of_them_does(
+        one in any_position(), other in any_position(), probes in proptest::collection::vec(0u64..60, 30),
+    ) {
+        let joined = one.joined(&other);
+        let ends = |position: &Position| {
+            let holes = position.ahead.holes.iter().flat_map(|hole| [hole.first, hole.last]);
+            holes.chain([position.watermark]).chain(position.ahead.top).collect::<Vec<_>>()
+        };
+        for id in probes.into_iter().map(id).chain(ends(&one)).chain(ends(&other)) {
+            for id in [id.prev(), Some(id), id.next()].into_iter().flatten() {
+                prop_assert_eq!(joined.settles(id), one.settles(id) || other.settles(id), "{}: {:?}", id, joined);
+            }
+        }
+        prop_assert_eq!(&other.joined(&one), &joined);
+        prop_assert_eq!(&joined.joined(&one), &joined);
     }
 
     #[test]

@@ -370,6 +370,7 @@ macro_rules! __settle_cases {
                 g4_fenced_acks_nothing
                 a_made_up_epoch_acks_nothing
                 a_missing_group
+                g5_what_is_pending_again_stays_settled
                 g3_never_back
                 an_empty_one_advances
                 g3_side_by_side

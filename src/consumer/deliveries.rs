@@ -157,7 +157,7 @@ impl Lanes for HandOver {
                 let context = Arc::clone(&self.context);
                 let stake = Stake { context, epoch: chunk.epoch, position: chunk.position };
                 match self.hand_over(delivery.clone(), stake).await {
-                    Ok(()) => desk.put(Finished::Done(delivery.id(), delivery.fields().size() as u64)),
+                    Ok(()) => desk.put(Finished::done([&delivery])),
                     Err(error) => {
                         let failure = Failure::new(error, false);
                         let deliveries = vec![delivery];

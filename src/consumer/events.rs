@@ -51,8 +51,8 @@ pub(crate) struct Slot {
 /// What a lane reports.
 #[derive(Debug)]
 pub(crate) enum Finished<E> {
-    /// Handled.
-    Done(EntryId, u64),
+    /// Handled, with so many bytes of fields in all.
+    Done { ids: Vec<EntryId>, bytes: u64 },
     /// Settled before, so what was done with it took no effect. It is left to be acked.
     Before(EntryId, u64),
     /// Handled and durably settled.
@@ -80,6 +80,16 @@ pub(crate) struct Failure<E> {
     pub(crate) rolled_back: bool,
     /// What is written into a dead letter.
     pub(crate) doom: Doom,
+}
+
+impl<E> Finished<E> {
+    /// These are handled.
+    pub(crate) fn done<'a>(deliveries: impl IntoIterator<Item = &'a Delivery>) -> Self {
+        let mut bytes = 0;
+        let sized = deliveries.into_iter().inspect(|delivery| bytes += delivery.fields().size() as u64);
+        let ids = sized.map(Delivery::id).collect();
+        Self::Done { ids, bytes }
+    }
 }
 
 impl Failure<HandlerError> {

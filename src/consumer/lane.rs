@@ -2,8 +2,10 @@
 
 use std::{
     any::Any,
-    future::ready,
+    future::{poll_fn, ready},
+    mem,
     panic::AssertUnwindSafe,
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -16,7 +18,7 @@ use tokio::sync::Notify;
 
 use super::{
     BatchHandler, Handler, HandlerError,
-    lease::{Lease, Looks},
+    lease::{self, Lease, Looks},
     machine::{Failure, Finished, Slot},
 };
 use crate::{Delivery, EntryId, Epoch, Position, Result, clock::Clock};
@@ -106,18 +108,23 @@ impl<H: Handler> Lanes for PerEntry<H> {
         let Chunk { slot, deliveries: chunk, .. } = chunk;
         Box::pin(async move {
             let mut chunk = chunk.into_iter();
+            let mut done = Unreported { desk: &desk, ids: Vec::new(), bytes: 0 };
             let mut looks = Looks::new();
             loop {
-                looks.before_call(&self.1.lease).await;
+                if looks.are_due() {
+                    done.report();
+                    looks.before_call(&self.1.lease).await;
+                }
                 if desk.halted() {
                     break;
                 }
                 let Some(delivery) = chunk.next() else { break };
-                let (id, bytes) = (delivery.id(), delivery.fields().size() as u64);
                 // The call is within, for a handler may panic before it returns its future.
-                match self.1.caught(async { self.0.handle(delivery.clone()).await }).await {
-                    Ok(()) => desk.put(Finished::Done(id, bytes)),
+                let call = async { self.0.handle(delivery.clone()).await };
+                match done.before(self.1.caught(call)).await {
+                    Ok(()) => done.add(&delivery),
                     Err(error) => {
+                        done.report();
                         let rest = chunk.by_ref().collect();
                         let failure = Failure::new(error, false);
                         desk.put(Finished::Failed { slot, deliveries: vec![delivery], failure, rest });
@@ -125,10 +132,49 @@ impl<H: Handler> Lanes for PerEntry<H> {
                     }
                 }
                 // A handler that never waits would keep the thread from everything else.
-                tokio::task::coop::consume_budget().await;
+                done.before(tokio::task::coop::consume_budget()).await;
             }
+            done.report();
             desk.put(Finished::Idle { slot, rest: chunk.collect() });
         })
+    }
+}
+
+/// What a lane has handled and not reported. Nothing is left here while it waits: it may be dropped there.
+struct Unreported<'a> {
+    desk: &'a Desk,
+    ids: Vec<EntryId>,
+    bytes: u64,
+}
+
+impl Unreported<'_> {
+    fn add(&mut self, delivery: &Delivery) {
+        if self.ids.is_empty() {
+            // A stretch of calls takes one allocation.
+            self.ids.reserve(lease::STRETCH_MAX as usize);
+        }
+        self.ids.push(delivery.id());
+        self.bytes += delivery.fields().size() as u64;
+    }
+
+    fn report(&mut self) {
+        if !self.ids.is_empty() {
+            let (ids, bytes) = (mem::take(&mut self.ids), mem::take(&mut self.bytes));
+            self.desk.put(Finished::Done { ids, bytes });
+        }
+    }
+
+    /// Waits for this. What is handled is reported first, unless it is ready at once.
+    async fn before<T>(&mut self, ready: impl Future<Output = T>) -> T {
+        let mut ready = pin!(ready);
+        poll_fn(|context| {
+            let polled = ready.as_mut().poll(context);
+            if polled.is_pending() {
+                self.report();
+            }
+            polled
+        })
+        .await
     }
 }
 
@@ -149,11 +195,7 @@ impl<H: BatchHandler> Lanes for PerBatch<H> {
                 return;
             }
             match self.1.caught(async { self.0.handle_batch(chunk.clone()).await }).await {
-                Ok(()) => {
-                    for delivery in chunk {
-                        desk.put(Finished::Done(delivery.id(), delivery.fields().size() as u64));
-                    }
-                }
+                Ok(()) => desk.put(Finished::done(&chunk)),
                 Err(error) => {
                     let failure = Failure::new(error, false);
                     desk.put(Finished::Failed { slot, deliveries: chunk, failure, rest: Vec::new() });

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 
 /// Of quick calls, one in so many is preceded by a look at the clock. A look costs about as much as a quick call.
-const STRETCH_MAX: u32 = 16;
+pub(crate) const STRETCH_MAX: u32 = 16;
 /// A stretch of calls that took longer is no quick one: it ends with the next call.
 const QUICK: Duration = Duration::from_micros(100);
 
@@ -55,8 +55,8 @@ impl Lease {
     }
 }
 
-/// When a lane looks at the lease before its calls: each time behind a call that took long, as one does that blocks its
-/// thread, and ever more rarely behind quick ones.
+/// When a lane looks at the lease before its calls, and reports: each time behind a call that took long, as one does that
+/// blocks its thread, and ever more rarely behind quick ones.
 #[derive(Debug)]
 pub(crate) struct Looks {
     left: u32,
@@ -69,14 +69,17 @@ impl Looks {
         Self { left: 0, stretch: 0, at: Duration::ZERO }
     }
 
-    /// Comes before a call, and waits if the lease is over.
+    /// Comes before each call, and says whether a stretch of calls ends here.
+    pub(crate) fn are_due(&mut self) -> bool {
+        self.left.checked_sub(1).map(|left| self.left = left).is_none()
+    }
+
+    /// Comes before the first call of a stretch, and waits if the lease is over.
     pub(crate) async fn before_call(&mut self, lease: &Lease) {
-        if self.left > 0 {
-            self.left -= 1;
-        } else if lease.until.load(Ordering::Relaxed) != u64::MAX {
+        if lease.until.load(Ordering::Relaxed) != u64::MAX {
             lease.stands().await;
-            self.look(lease.clock.elapsed());
         }
+        self.look(lease.clock.elapsed());
     }
 
     fn look(&mut self, now: Duration) {

@@ -1,8 +1,11 @@
 //! What a consumer holds and what it has yet to save, for both ways to own a subscription.
 
-use std::collections::{HashMap, HashSet, hash_map};
+use std::collections::{HashSet, hash_map};
 
-use super::tracker::{Admission, Tracker};
+use super::{
+    ids::IdMap,
+    tracker::{Admission, Tracker},
+};
 use crate::{Delivery, EntryId, Position};
 
 /// What one save carries to the stores.
@@ -14,6 +17,8 @@ pub(crate) struct Save {
     pub(crate) letters: usize,
     /// Exclusive: how far the subscription is settled.
     pub(crate) position: Option<Position>,
+    /// Shared: what the checkpoint has as settled besides.
+    pub(crate) known: Option<Box<Position>>,
     /// Exclusive: how many entries were settled since the save before.
     pub(crate) settled: usize,
 }
@@ -31,7 +36,7 @@ pub(crate) struct Held {
     /// What the checkpoint said at the last resume.
     position: Position,
     /// All that is held. Kept until its acks are known, so that a redelivery is recognised.
-    entries: HashMap<EntryId, Owed>,
+    entries: IdMap<Owed>,
     /// Handled, not acked yet.
     unsaved: Vec<EntryId>,
     /// How many of those were acked together with their dead letters. They are acked again, so that the checkpoint follows.
@@ -202,7 +207,8 @@ impl Ledger {
                 let ids = std::mem::replace(&mut held.unsaved, rest);
                 let letters = held.letters.min(ids.len());
                 held.letters -= letters;
-                Save { ids, letters, ..Save::default() }
+                let known = (!held.position.ahead.is_empty()).then(|| Box::new(held.position.clone()));
+                Save { ids, letters, known, ..Save::default() }
             }
         }
     }

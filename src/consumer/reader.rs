@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::{Notify, mpsc};
+
 use super::{
     context::{Context, is_passing},
     keeper,
@@ -38,6 +40,8 @@ pub(crate) struct Batch {
     pub(crate) skip: Option<Position>,
     /// Shared: there may be more of this consumer's pending entries to read again.
     pub(crate) recovering: bool,
+    /// Nobody asked for it: the resume path was taken.
+    pub(crate) unasked: bool,
 }
 
 #[derive(Debug)]
@@ -92,6 +96,43 @@ impl Reader {
         }
     }
 
+    /// Reads what is asked for, and takes the resume path when it is told to.
+    ///
+    /// Only new entries are read ahead of the session. What is pending is read again when the session knows that it is: it
+    /// keeps in mind from then on what it acks.
+    pub(super) async fn run(
+        mut self,
+        mut asked: mpsc::UnboundedReceiver<usize>,
+        found: mpsc::UnboundedSender<Result<Batch>>,
+        seen: Arc<Notify>,
+    ) {
+        let context = Arc::clone(&self.context);
+        loop {
+            let limit = tokio::select! {
+                biased;
+                // It may not be asked for long: what could make room may wait for the very group that only the resume path
+                // creates again.
+                () = context.resume.notified() => {
+                    self.resume();
+                    None
+                }
+                limit = asked.recv() => match limit {
+                    Some(limit) => Some(limit),
+                    None => return,
+                },
+            };
+            let batch =
+                self.next(limit.unwrap_or(1)).await.map(|batch| Batch { unasked: limit.is_none(), ..batch });
+            let (ended, recovering) = (batch.is_err(), batch.as_ref().is_ok_and(|batch| batch.recovering));
+            if found.send(batch).is_err() || ended {
+                return;
+            }
+            if recovering {
+                seen.notified().await;
+            }
+        }
+    }
+
     /// The next batch, which may be empty. Waits and asks again while a store cannot answer.
     pub(crate) async fn next(&mut self, limit: usize) -> Result<Batch> {
         loop {
@@ -126,7 +167,7 @@ impl Reader {
     }
 
     /// The resume path comes next.
-    pub(crate) fn resume(&mut self) {
+    fn resume(&mut self) {
         self.phase = Phase::Resume;
         self.context.doubt(true);
     }

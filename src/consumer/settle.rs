@@ -73,6 +73,9 @@ impl Settler {
                 let acked = context.stream.ack(&ack).await?;
                 match acked.position {
                     Some(position) => {
+                        // A group that was created anew has entries pending that the checkpoint has as settled.
+                        let position =
+                            save.known.as_deref().map_or(position.clone(), |known| position.joined(known));
                         let ahead = position.ahead.clone().truncated(context.settings.ahead_bytes_max);
                         let incarnation = position.incarnation.clone().or_else(|| context.incarnation());
                         let position = position.with_ahead(ahead).with_incarnation(incarnation);

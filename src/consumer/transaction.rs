@@ -99,17 +99,15 @@ where
             match self.attempt(&chunk).await {
                 Ok(Committed::Done { watermark }) => {
                     self.failed.store(0, Ordering::Relaxed);
-                    for delivery in chunk.deliveries {
-                        let (id, bytes) = (delivery.id(), delivery.fields().size() as u64);
+                    let Some(watermark) = watermark else {
                         // Where the step advanced nothing, the ack and the advance are left to do.
-                        desk.put(match watermark {
-                            Some(_) => Finished::Committed(id, bytes),
-                            None => Finished::Done(id, bytes),
-                        });
+                        desk.put(Finished::done(&chunk.deliveries));
+                        return;
+                    };
+                    for delivery in chunk.deliveries {
+                        desk.put(Finished::Committed(delivery.id(), delivery.fields().size() as u64));
                     }
-                    if let Some(watermark) = watermark {
-                        desk.put(Finished::Advanced(watermark));
-                    }
+                    desk.put(Finished::Advanced(watermark));
                     return;
                 }
                 Ok(Committed::AlreadySettled(ids)) => {

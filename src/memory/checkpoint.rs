@@ -119,12 +119,12 @@ impl AtomicSettle for Memory {
         let Acked { acked, position, .. } = log.map_or_else(Acked::default, |log| {
             group::ack(log, &request.subscription.group, &request.ids, request.count)
         });
-        if let Some(position) = &position {
-            let record = state.checkpoints.entry(request.subscription.clone()).or_default();
-            let Settle { subscription, epoch, owner, .. } = request.clone();
-            record.advance(&Advance::new(subscription, epoch, position.clone(), owner), now)?;
-        }
-        Ok(Settled::new(acked, position))
+        let Some(position) = position else { return Ok(Settled::new(acked, None)) };
+        let record = state.checkpoints.entry(request.subscription.clone()).or_default();
+        let position = record.joined(position);
+        let Settle { subscription, epoch, owner, .. } = request.clone();
+        record.advance(&Advance::new(subscription, epoch, position.clone(), owner), now)?;
+        Ok(Settled::new(acked, Some(position)))
     }
 }
 

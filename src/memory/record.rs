@@ -90,6 +90,14 @@ impl Record {
         Ok(())
     }
 
+    /// Where a group stands, with what is settled ahead besides.
+    pub(super) fn joined(&self, position: Position) -> Position {
+        match &self.stored {
+            Some(stored) if !stored.position.ahead.is_empty() => position.joined(&stored.position),
+            _ => position,
+        }
+    }
+
     pub(super) fn advance(&mut self, request: &Advance, now: Timestamp) -> Result<Advanced> {
         self.check(request.epoch)?;
         let merged = match &self.stored {

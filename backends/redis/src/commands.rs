@@ -1,6 +1,6 @@
 //! The commands that are no scripts, in any driver's form.
 
-use std::{fmt, io::Write, time::Duration};
+use std::time::Duration;
 
 use highwater::{
     EntryId, StreamName, Subscription,
@@ -35,24 +35,34 @@ pub(crate) trait Build: Command {
 
     /// Adds a number.
     fn push_number(&mut self, number: u64) {
-        push(self, format_args!("{number}"));
+        let mut text = [0; 20];
+        let start = digits(&mut text, number);
+        self.arg(&text[start..]);
     }
 
-    /// Adds an id.
+    /// Adds an id. There may be a thousand of them in a command: no allocation, and no formatter.
     fn push_id(&mut self, id: EntryId) {
-        push(self, format_args!("{id}"));
+        let mut text = [0; 41];
+        let dash = digits(&mut text, id.seq) - 1;
+        text[dash] = b'-';
+        let start = digits(&mut text[..dash], id.ms);
+        self.arg(&text[start..]);
     }
 }
 
 impl<C: Command> Build for C {}
 
-/// Adds a number or an id without an allocation: there may be a thousand of them in a command.
-fn push(command: &mut impl Command, value: fmt::Arguments<'_>) {
-    let mut text = [0; 41];
-    let mut rest = &mut text[..];
-    rest.write_fmt(value).expect("the longest id has 41 bytes");
-    let unused = rest.len();
-    command.arg(&text[..text.len() - unused]);
+/// Writes a number at the end of `text`, which is long enough, and says where it begins.
+fn digits(text: &mut [u8], mut number: u64) -> usize {
+    let mut start = text.len();
+    loop {
+        start -= 1;
+        text[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return start;
+        }
+    }
 }
 
 /// How long a read really blocks: `None` for not at all.

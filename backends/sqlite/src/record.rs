@@ -15,6 +15,9 @@ use crate::{
     transaction::Tx,
 };
 
+/// The most bytes of what is settled ahead that a settle leaves, as many as a consumer does by default.
+const AHEAD_BYTES_MAX: usize = 768;
+
 /// What is kept for a subscription. The default is that of one that has no record.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
@@ -91,6 +94,16 @@ impl Record {
     /// Whether the checkpoint says that an entry is settled.
     pub(crate) fn settles(&self, id: EntryId) -> bool {
         self.written.as_ref().is_some_and(|written| written.position.settles(id))
+    }
+
+    /// Where a group stands, with what is settled ahead besides.
+    pub(crate) fn joined(&self, position: Position) -> Position {
+        let Some(written) = self.written.as_ref().filter(|written| !written.position.ahead.is_empty()) else {
+            return position;
+        };
+        let joined = position.joined(&written.position);
+        let ahead = joined.ahead.clone().truncated(AHEAD_BYTES_MAX);
+        joined.with_ahead(ahead)
     }
 
     /// Moves the record forward to a position, for an epoch that has been checked.

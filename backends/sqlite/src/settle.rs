@@ -30,11 +30,11 @@ impl Operation for Settle {
         let record = Record::load(tx, &self.subscription).await?;
         record.check(self.epoch)?;
         let acked = ack(tx, &self.subscription, &self.ids, self.count).await?;
-        if let Some(position) = &acked.position {
-            let subscription = self.subscription.clone();
-            let request = Advance::new(subscription, self.epoch, position.clone(), self.owner.clone());
-            record.advance(tx, &request).await?;
-        }
-        Ok(Settled::new(acked.acked, acked.position))
+        let Some(position) = acked.position else { return Ok(Settled::new(acked.acked, None)) };
+        let position = record.joined(position);
+        let subscription = self.subscription.clone();
+        let request = Advance::new(subscription, self.epoch, position.clone(), self.owner.clone());
+        record.advance(tx, &request).await?;
+        Ok(Settled::new(acked.acked, Some(position)))
     }
 }

@@ -63,6 +63,11 @@ impl Machine {
         parks.then(|| Doom::new(DeathReason::Parked, "an entry of its key was dead-lettered before it"))
     }
 
+    /// Where the letter is not one step with what settles the entry, nobody else may handle it once the letter is under way.
+    pub(super) fn may_bury(&self, id: EntryId) -> bool {
+        !self.limits.notes_doom || self.book.is_noted([id].into_iter())
+    }
+
     pub(super) fn buried(&mut self, fates: &[Option<Fate>], now: Duration) {
         let mut again = Vec::new();
         let mut ended = self.burials.end();
@@ -114,7 +119,7 @@ impl Machine {
     fn bury_done(&mut self, id: EntryId, delivery: &Delivery, now: Duration) {
         self.ledger.settle(id);
         self.book.settled(id);
-        self.handled(delivery.fields().size() as u64);
+        self.handled(1, delivery.fields().size() as u64);
         self.policy.settled(0, now);
     }
 

@@ -3,6 +3,9 @@
 use super::Machine;
 use crate::consumer::ledger::Ledger;
 
+/// One is under way, and one may begin as soon as it ends: the server need not wait for what is done with a batch.
+const READS_MAX: usize = 2;
+
 impl Machine {
     /// How many deliveries may come by another way than a read.
     pub(crate) fn room(&self) -> usize {
@@ -31,20 +34,27 @@ impl Machine {
         }
     }
 
-    /// How many entries to read now, if any.
+    /// How many entries to read now, or behind the read under way, if any.
     pub(super) fn demand(&self) -> Option<usize> {
         let limits = &self.limits;
-        let window = self.window();
-        if self.reading || window >= limits.window_entries_max {
+        let asked: usize = self.reads.iter().sum();
+        let window = self.window() + asked;
+        let is_ahead = !self.reads.is_empty();
+        // Of the first batch nobody knows how large its entries are.
+        if self.reads.len() >= READS_MAX || (is_ahead && self.entry_bytes == 0) {
             return None;
         }
-        let room = (limits.in_flight_entries_max.saturating_sub(self.in_flight))
+        if window >= limits.window_entries_max {
+            return None;
+        }
+        let room = (limits.in_flight_entries_max.saturating_sub(self.in_flight + asked))
             .min(limits.window_entries_max - window);
         // Not in dribs: wait until there is room for a whole read, or for half of all.
         if room < limits.read_entries_max.min(limits.in_flight_entries_max.div_ceil(2)) {
             return None;
         }
-        let bytes = limits.in_flight_bytes_max.saturating_sub(self.in_flight_bytes);
+        let expected = asked.saturating_mul(self.entry_bytes);
+        let bytes = limits.in_flight_bytes_max.saturating_sub(self.in_flight_bytes.saturating_add(expected));
         if bytes < limits.in_flight_bytes_max / 2 {
             return None;
         }

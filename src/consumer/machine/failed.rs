@@ -28,7 +28,7 @@ impl Machine {
         let mut before: Vec<_> = deliveries.drain(..culprit).collect();
         if !failure.rolled_back {
             for delivery in before.drain(..) {
-                self.done(delivery.id(), delivery.fields().size() as u64, now);
+                self.done(&[delivery.id()], delivery.fields().size() as u64, now);
             }
         }
         let (blamed, others) = (deliveries, (before, behind, rest));
@@ -135,7 +135,7 @@ impl Machine {
             self.ledger.settle(id);
             self.book.settled(id);
             self.counts.given_up += 1;
-            self.handled(delivery.fields().size() as u64);
+            self.handled(1, delivery.fields().size() as u64);
             self.policy.settled(0, now);
             actions.push(Action::Skipped { id, doom });
             return;

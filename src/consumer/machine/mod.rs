@@ -8,7 +8,10 @@ mod demand;
 mod failed;
 mod suspects;
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
 
 pub(crate) use super::events::{Action, Counts, Event, Failure, Finished, Limits, Slot};
 use super::{
@@ -43,7 +46,8 @@ pub(crate) struct Machine {
     unclean: Option<(EntryId, usize)>,
     /// The time of day when `now` was zero.
     began: Timestamp,
-    reading: bool,
+    /// How many entries each of the reads under way may bring.
+    reads: VecDeque<usize>,
     saving: bool,
     /// How many entries the save under way carries.
     saving_len: usize,
@@ -83,7 +87,7 @@ impl Machine {
             alone: false,
             unclean: None,
             began,
-            reading: false,
+            reads: VecDeque::new(),
             saving: false,
             saving_len: 0,
             save_not_before: Duration::ZERO,
@@ -125,7 +129,7 @@ impl Machine {
         let mut lapsed = self.counts.lapsed;
         match event {
             Event::Read(deliveries) => {
-                self.reading = false;
+                self.reads.pop_front();
                 self.admit(deliveries, now);
             }
             Event::Recovered(deliveries) => self.admit(deliveries, now),
@@ -197,11 +201,6 @@ impl Machine {
         [save, retry, burial, note].into_iter().flatten().min()
     }
 
-    /// Where the letter is not one step with what settles the entry, nobody else may handle it once the letter is under way.
-    fn may_bury(&self, id: EntryId) -> bool {
-        !self.limits.notes_doom || self.book.is_noted([id].into_iter())
-    }
-
     fn stop(&mut self) {
         self.stopping = true;
         self.lapse_suspects();
@@ -260,19 +259,19 @@ impl Machine {
 
     fn finished<E>(&mut self, finished: Finished<E>, now: Duration, actions: &mut Vec<Action<E>>) {
         match finished {
-            Finished::Done(id, bytes) => self.done(id, bytes, now),
+            Finished::Done { ids, bytes } => self.done(&ids, bytes, now),
             Finished::Before(id, bytes) => {
                 self.ledger.settle(id);
                 self.book.settled(id);
                 self.counts.known += 1;
-                self.handled(bytes);
+                self.handled(1, bytes);
                 self.policy.settled(0, now);
             }
             Finished::Committed(id, bytes) => {
                 self.ledger.committed(id);
                 self.book.committed(id);
                 self.counts.settled += 1;
-                self.handled(bytes);
+                self.handled(1, bytes);
             }
             Finished::Advanced(watermark) => self.ledger.saved(&Save::default(), Some(watermark)),
             Finished::Deferred { deliveries, again } => {
@@ -297,16 +296,18 @@ impl Machine {
         }
     }
 
-    fn done(&mut self, id: EntryId, bytes: u64, now: Duration) {
-        self.ledger.settle(id);
-        self.book.settled(id);
-        self.counts.settled += 1;
-        self.handled(bytes);
+    fn done(&mut self, ids: &[EntryId], bytes: u64, now: Duration) {
+        for &id in ids {
+            self.ledger.settle(id);
+            self.book.settled(id);
+        }
+        self.counts.settled += ids.len() as u64;
+        self.handled(ids.len(), bytes);
         self.policy.settled(bytes, now);
     }
 
-    fn handled(&mut self, bytes: u64) {
-        self.in_flight -= 1;
+    fn handled(&mut self, entries: usize, bytes: u64) {
+        self.in_flight -= entries;
         self.in_flight_bytes -= usize::try_from(bytes).expect("a size in memory");
     }
 
@@ -331,10 +332,10 @@ impl Machine {
                 self.start(now, actions);
             }
             // What was to start may have been a reason to stop.
-            if !self.stopping
+            while !self.stopping
                 && let Some(limit) = self.demand()
             {
-                self.reading = true;
+                self.reads.push_back(limit);
                 actions.push(Action::Read { limit });
             }
         }

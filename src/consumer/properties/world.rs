@@ -46,7 +46,7 @@ pub(super) struct World {
     /// Whether the group was lost since then.
     group_lost: bool,
     lanes: Vec<Lane>,
-    read: Option<usize>,
+    reads: VecDeque<usize>,
     save: Option<Save>,
     cursor: EntryId,
     /// The group of a shared subscription.
@@ -108,7 +108,7 @@ impl World {
             succeeded: BTreeSet::new(),
             group_lost: false,
             lanes: Vec::new(),
-            read: None,
+            reads: VecDeque::new(),
             save: None,
             cursor: EntryId::ZERO,
             pending: BTreeSet::new(),
@@ -133,7 +133,7 @@ impl World {
     /// Carries an action out. Notes and dead letters are answered at once.
     fn act(&mut self, action: Action<()>) -> Option<Event<()>> {
         match action {
-            Action::Read { limit } => self.read = Some(limit),
+            Action::Read { limit } => self.reads.push_back(limit),
             Action::Start { slot, deliveries } => {
                 self.lanes.push(Lane { slot, chunk: deliveries.into() });
             }
@@ -168,7 +168,7 @@ impl World {
                 }
             }
             Op::Read(most) => {
-                let Some(limit) = self.read.take() else { return Ok(()) };
+                let Some(limit) = self.reads.pop_front() else { return Ok(()) };
                 let cursor = self.cursor;
                 let new: Vec<_> = self
                     .stream
@@ -234,7 +234,7 @@ impl World {
 
     fn crash(&mut self) {
         self.machine = machine(&self.case, &self.stored, self.mutant);
-        (self.lanes, self.read, self.save) = (Vec::new(), None, None);
+        (self.lanes, self.reads, self.save) = Default::default();
         self.called.clear();
         self.succeeded.clear();
         self.group_lost = false;
@@ -267,7 +267,7 @@ impl World {
         let mut finished = Vec::new();
         if success {
             *self.handled.entry(delivery.id()).or_default() += 1;
-            finished.push(Finished::Done(delivery.id(), delivery.fields().size() as u64));
+            finished.push(Finished::done([&delivery]));
         } else {
             let rest = lane.chunk.drain(..).collect();
             let failure = Failure {

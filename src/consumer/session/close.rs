@@ -17,6 +17,9 @@ impl Session<'_> {
 
     /// Ends what is left and says goodbye.
     pub(super) async fn close(&mut self, end: &End) {
+        // Before anything is waited for: nothing more is to start.
+        self.running.abort_all();
+        self.reading.stopped().await;
         let counts = self.machine.counts();
         self.report.delivered += counts.delivered;
         self.report.settled += counts.settled;
@@ -27,7 +30,6 @@ impl Session<'_> {
         self.report.refused += counts.refused;
         self.report.abandoned += counts.delivered - counts.ended();
         self.report.unsaved += self.machine.unsaved() as u64;
-        self.running.abort_all();
         match end {
             // Its epoch may be over, so the next session says it.
             End::Again(_) => self.context.outlive(self.machine.marked()),

@@ -2,7 +2,7 @@
 
 use super::{End, Session, dead::Claims};
 use crate::{
-    Attempts, EntryId, Error, ErrorKind, Outcome, Result,
+    Attempts, Delivery, EntryId, Error, ErrorKind, Outcome, Result,
     backend::PendingEntry,
     consumer::{
         context::is_passing, ledger::Ledger, machine::Event, observer::Observation, reader::Batch, resume,
@@ -28,6 +28,11 @@ impl Session<'_> {
                 return None;
             }
         };
+        self.rereads &= batch.resumed.is_none() && !batch.anew;
+        if self.rereads {
+            self.took(batch.unasked, Vec::new(), batch.recovering);
+            return None;
+        }
         if batch.anew {
             // The same ids may stand for other entries now: settle nothing of what was held, and begin again.
             let message = "the checkpoint was reset or paused, or the stream created anew: what was held belongs to the one before";
@@ -54,9 +59,16 @@ impl Session<'_> {
         }
         self.gone(batch.gone);
         self.recalled(batch.recalled);
-        self.feed(Event::Read(batch.deliveries));
-        self.machine.ledger_mut().recovering(batch.recovering);
+        self.took(batch.unasked, batch.deliveries, batch.recovering);
         None
+    }
+
+    fn took(&mut self, unasked: bool, deliveries: Vec<Delivery>, recovering: bool) {
+        self.feed(if unasked { Event::Recovered(deliveries) } else { Event::Read(deliveries) });
+        self.machine.ledger_mut().recovering(recovering);
+        if recovering {
+            self.reading.seen();
+        }
     }
 
     /// Pending entries left the stream: a gap, unless they are being handled or the checkpoint has them as settled.

@@ -31,6 +31,7 @@ use super::{
     policy::SavePolicy,
     queue::{Order, Queue},
     reader::{Batch, Reader},
+    reading::Reading,
     report::Report,
     settings::Ownership,
     tracker::Tracker,
@@ -54,9 +55,9 @@ pub(crate) struct Session<'a> {
     running: JoinSet<()>,
     keeper: JoinHandle<()>,
     news: mpsc::UnboundedReceiver<News>,
-    /// Here while it does not read.
-    reader: Option<Reader>,
-    reading: Option<BoxFuture<'static, (Reader, Result<Batch>)>>,
+    reading: Reading,
+    /// Shared: what was read ahead is pending, and comes again behind what was let go.
+    rereads: bool,
     saving: Option<BoxFuture<'static, SaveDone>>,
     claiming: Option<BoxFuture<'static, Result<Claims>>>,
     burying: Option<BoxFuture<'static, BuryDone>>,
@@ -91,11 +92,10 @@ enum Woken {
     Stop,
     News(News),
     Saved(SaveDone),
-    Read(Box<(Reader, Result<Batch>)>),
+    Read(Box<Result<Batch>>),
     Claimed(Result<Claims>),
     Buried(BuryDone),
     Noted(NoteDone),
-    Resume,
     Finished(Vec<Finished<HandlerError>>),
     Time,
 }
@@ -166,8 +166,8 @@ impl<'a> Session<'a> {
             running: JoinSet::new(),
             keeper: tokio::spawn(keeper::keep(Arc::clone(context), sender)),
             news,
-            reader: Some(reader),
-            reading: None,
+            reading: Reading::start(reader),
+            rereads: false,
             saving: None,
             claiming: None,
             burying: None,
@@ -209,13 +209,10 @@ impl<'a> Session<'a> {
                 () = shutdown.as_mut(), if self.deadline.is_none() => Woken::Stop,
                 Some(news) = self.news.recv() => Woken::News(news),
                 saved = done(&mut self.saving) => Woken::Saved(saved),
-                read = done(&mut self.reading) => Woken::Read(Box::new(read)),
+                read = self.reading.next(), if self.deadline.is_none() => Woken::Read(Box::new(read)),
                 claimed = done(&mut self.claiming) => Woken::Claimed(claimed),
                 buried = done(&mut self.burying) => Woken::Buried(buried),
                 noted = done(&mut self.noting) => Woken::Noted(noted),
-                // While it reads, the reader takes the resume path by itself. It may have no room to read: what could make
-                // room may wait for the very group that only the resume path creates again.
-                () = self.context.resume.notified(), if self.reader.is_some() => Woken::Resume,
                 finished = self.desk.take() => Woken::Finished(finished),
                 () = clock.sleep_until(wake) => Woken::Time,
             };
@@ -239,25 +236,15 @@ impl<'a> Session<'a> {
                 self.context.report(&Observation::Lapsed);
                 self.desk.halt(true);
                 self.feed(Event::Lapsed);
-                self.context.resume.notify_one();
+                self.reread();
             }
             Woken::News(News::Lost(error)) if self.is_shared() => self.fail(error),
             Woken::News(News::Lost(error)) => return Some(End::Again(error)),
             Woken::Saved(saved) => return self.on_saved(saved),
-            Woken::Read(read) => {
-                let (reader, result) = *read;
-                self.reader = Some(reader);
-                return self.on_read(result);
-            }
+            Woken::Read(read) => return self.on_read(*read),
             Woken::Claimed(claimed) => self.on_claimed(claimed),
             Woken::Buried(buried) => self.on_buried(buried),
             Woken::Noted(noted) => return self.on_noted(noted),
-            Woken::Resume => {
-                if let Some(reader) = &mut self.reader {
-                    reader.resume();
-                }
-                self.act(Action::Read { limit: 1 });
-            }
             Woken::Finished(finished) => return self.on_finished(finished),
             Woken::Time => self.feed(Event::Tick),
         }
@@ -281,25 +268,22 @@ impl<'a> Session<'a> {
         }
         if after.lapsed > before.lapsed || after.refused > before.refused {
             // A resume, or a new group, that came before they were given back has passed over them.
-            self.context.resume.notify_one();
+            self.reread();
         }
         for action in actions {
             self.act(action);
         }
     }
 
+    /// Takes the resume path, which brings all that is pending again, in its order.
+    fn reread(&mut self) {
+        self.rereads = self.is_shared();
+        self.context.resume.notify_one();
+    }
+
     fn act(&mut self, action: Action<HandlerError>) {
         match action {
-            Action::Read { limit } => {
-                let Some(mut reader) = self.reader.take() else { return };
-                self.reading = Some(
-                    async move {
-                        let batch = reader.next(limit).await;
-                        (reader, batch)
-                    }
-                    .boxed(),
-                );
-            }
+            Action::Read { limit } => self.reading.ask(limit),
             Action::Start { slot, deliveries } => {
                 self.desk.halt(false);
                 let settles = self.lanes.settles();
@@ -337,8 +321,7 @@ impl<'a> Session<'a> {
             return;
         }
         self.deadline = Some(self.now() + self.context.settings.drain_timeout);
-        // A blocked read is dropped, which closes its connection. What it may have taken is pending, and claimed by others.
-        self.reading = None;
+        self.reading.stop();
         self.claiming = None;
         self.desk.halt(true);
         self.feed(Event::Stop);

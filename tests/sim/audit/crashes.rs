@@ -68,7 +68,8 @@ impl State {
             fact.in_all.crashes += u32::from(is_marked);
             if is_current {
                 fact.attempts.crashes += u32::from(is_marked);
-                let is_told = !shared || self.pending.get(&id) == name.as_ref();
+                let is_ours = self.pending.get(&id) == name.as_ref();
+                let is_told = !shared || (is_ours && !self.witnesses[who].untold.contains(&id));
                 fact.unmarked += u32::from(!is_marked && is_told);
             }
             let (attempts, unmarked) = (fact.attempts, fact.unmarked);

@@ -82,6 +82,8 @@ pub struct Witness {
     pub failed: BTreeSet<EntryId>,
     /// Handlers that run: session, key, entry.
     pub running: Vec<(u32, u64, EntryId)>,
+    /// Those of them that a group brought which is gone: nobody is told that they run, also where the next one brings them here.
+    pub untold: BTreeSet<EntryId>,
     pub calls: (Duration, u32),
     /// What its process has died of.
     pub blamed: BTreeSet<EntryId>,

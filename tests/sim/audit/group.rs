@@ -77,6 +77,9 @@ impl State {
         self.delivered = EntryId::ZERO;
         // The server begins to count deliveries again.
         self.facts.iter_mut().for_each(|fact| fact.unmarked = 0);
+        for witness in &mut self.witnesses {
+            witness.untold.extend(witness.running.iter().map(|(_, _, id)| *id));
+        }
         self.beats.clear();
         self.disrupted();
         self.note(format_args!("the group is lost"));

@@ -88,6 +88,7 @@ impl State {
             self.violate(format!("G17: consumer {who} handles more than {LANES} entries at once"));
         }
         self.witnesses[who].running.push((session, lane, id));
+        self.witnesses[who].untold.remove(&id);
         if life != self.life || self.witnesses[who].began.era != self.era || self.stale {
             return;
         }

@@ -49,6 +49,30 @@ async fn g2_acks_in_reverse_move_the_watermark_once() {
 }
 
 #[tokio::test]
+async fn g5_a_save_below_all_that_is_pending_keeps_what_others_have_settled_ahead() {
+    let server = Server::start().await;
+    let redis = server.backend().await;
+    filled(&redis, 6).await;
+    deliver(&redis, "c", 6).await;
+    let save = async |of: &[u64]| {
+        let request = Settle::new(subscription(), ids(of.iter().copied()), Epoch(0), name("c"));
+        redis.settle(&request).await.unwrap().position.unwrap()
+    };
+    let stored = async || redis.load(&subscription()).await.unwrap().unwrap().position;
+    assert!(save(&[3, 5]).await.settles(id(5)), "what is acked above a pending entry is settled ahead");
+    assert_eq!(
+        save(&[1]).await,
+        Position::at(id(2).prev().unwrap()),
+        "below all that is pending, nothing is"
+    );
+    let position = stored().await;
+    assert_eq!((1..=6).filter(|&n| position.settles(id(n))).collect::<Vec<_>>(), [1, 3, 5]);
+    save(&[2]).await;
+    let position = stored().await;
+    assert_eq!((1..=6).filter(|&n| position.settles(id(n))).collect::<Vec<_>>(), [1, 2, 3, 5]);
+}
+
+#[tokio::test]
 async fn a_group_set_back_is_not_settled_by_an_old_checkpoint() {
     let server = Server::start().await;
     let redis = server.backend().await;

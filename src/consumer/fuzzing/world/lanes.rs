@@ -24,12 +24,12 @@ impl World {
             Kind::PerEntry => {
                 let delivery = self.lanes[nth].chunk.pop_front().expect("a lane that is empty is gone");
                 self.handles(delivery.id());
-                vec![Finished::Done(delivery.id(), delivery.fields().size() as u64)]
+                vec![Finished::done([&delivery])]
             }
             Kind::PerBatch => {
                 let chunk = std::mem::take(&mut self.lanes[nth].chunk);
                 chunk.iter().for_each(|delivery| self.handles(delivery.id()));
-                chunk.iter().map(|d| Finished::Done(d.id(), d.fields().size() as u64)).collect()
+                vec![Finished::done(&chunk)]
             }
             Kind::Transaction { fused } => self.commits(nth, fused),
         };
@@ -135,7 +135,7 @@ impl World {
         }
         let size = |delivery: &Delivery| delivery.fields().size() as u64;
         if !fused {
-            finished.extend(new.iter().map(|d| Finished::Done(d.id(), size(d))));
+            finished.push(Finished::done(&new));
             return finished;
         }
         let position = match self.lanes[nth].position.take() {
@@ -150,7 +150,7 @@ impl World {
             finished.extend(new.iter().map(|d| Finished::Committed(d.id(), size(d))));
             finished.push(Finished::Advanced(self.stored.watermark));
         } else {
-            finished.extend(new.iter().map(|d| Finished::Done(d.id(), size(d))));
+            finished.push(Finished::done(&new));
         }
         finished
     }

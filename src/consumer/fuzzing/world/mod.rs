@@ -51,7 +51,7 @@ pub(super) struct World {
     /// The resume path is asked for.
     resume: bool,
     lanes: Vec<Lane>,
-    read: Option<usize>,
+    reads: VecDeque<usize>,
     save: Option<Save>,
     /// Shared: what the group has delivered. Exclusive: what was read.
     cursor: EntryId,
@@ -105,7 +105,7 @@ impl World {
             claimed: false,
             resume: false,
             lanes: Vec::new(),
-            read: None,
+            reads: VecDeque::new(),
             save: None,
             cursor: EntryId::ZERO,
             pending: BTreeSet::new(),
@@ -171,11 +171,11 @@ impl World {
         let limits = &self.shape.limits;
         match action {
             Action::Read { limit } => {
-                assert!(!self.stopped && self.read.is_none(), "a read while one is under way: {self:?}");
+                assert!(!self.stopped && self.reads.len() < 2, "a read while two are under way: {self:?}");
                 assert!((1..=limits.read_entries_max).contains(&limit), "a read of {limit}");
-                let held = self.machine.in_flight() + limit;
+                let held = self.machine.in_flight() + self.reads.iter().sum::<usize>() + limit;
                 assert!(held <= limits.in_flight_entries_max, "G17: room for {held}: {self:?}");
-                self.read = Some(limit);
+                self.reads.push_back(limit);
             }
             Action::Start { slot, deliveries } => self.start(slot, deliveries),
             Action::Note(_) => {
@@ -262,7 +262,7 @@ impl World {
             self.stopped = true;
             self.halted = true;
             // A blocked read is dropped, as are others.
-            (self.read, self.snapshot) = (None, None);
+            (self.reads, self.snapshot) = Default::default();
             self.feed(Event::Stop);
         }
     }
@@ -271,7 +271,7 @@ impl World {
     pub(super) fn crash(&mut self) {
         self.machine = self.shape.machine(&self.stored);
         self.lanes.clear();
-        (self.read, self.save, self.snapshot) = (None, None, None);
+        (self.reads, self.save, self.snapshot) = Default::default();
         self.succeeded.clear();
         self.called.clear();
         (self.stopped, self.drained, self.halted, self.group_lost) = (false, false, false, false);
@@ -307,7 +307,7 @@ impl World {
             self.save_succeeds(true);
         } else if self.snapshot.is_some() {
             self.redeliver();
-        } else if self.read.is_some() && self.stream.last().is_some_and(|&last| last > self.cursor) {
+        } else if !self.reads.is_empty() && self.stream.last().is_some_and(|&last| last > self.cursor) {
             self.answer_read(8, false);
         } else if !self.stopped && !self.foreign.is_empty() && self.machine.room() > 0 {
             self.claim(8);
@@ -331,7 +331,7 @@ impl World {
         }
         assert!(self.pending.is_empty() && self.foreign.is_empty(), "G1: not acked: {self:?}");
         assert_eq!((self.machine.in_flight(), self.machine.unsaved()), (0, 0), "{self:?}");
-        assert!(self.read.is_some(), "G16: nobody reads any more: {self:?}");
+        assert!(!self.reads.is_empty(), "G16: nobody reads any more: {self:?}");
     }
 
     /// G10: a first call comes behind those before it, in the stream or of its key.

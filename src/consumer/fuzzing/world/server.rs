@@ -30,7 +30,7 @@ impl World {
             self.redeliver();
             return;
         }
-        let Some(limit) = self.read.take() else { return };
+        let Some(limit) = self.reads.pop_front() else { return };
         if gap && !self.shape.shared {
             self.lose_next(2);
         }

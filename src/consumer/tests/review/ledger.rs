@@ -1,7 +1,16 @@
 use futures_util::StreamExt;
 
 use super::*;
-use crate::{IdRange, Position, SettledAhead, consumer::tracker::Tracker};
+use crate::{
+    IdRange, Position, SettledAhead,
+    consumer::{
+        context::{Context, Parts},
+        ledger::{Held, Ledger, Save},
+        observer::Reporter,
+        settle::Settler,
+        tracker::{Admission, Tracker},
+    },
+};
 
 #[test]
 fn g5_a_run_of_holes_that_was_read_in_part_stays_unsettled() {
@@ -158,31 +167,59 @@ async fn g4_a_position_from_before_a_reset_is_not_saved_under_the_new_epoch() {
     run.await.unwrap().unwrap();
 }
 
-#[tokio::test(start_paused = true)]
-async fn g4_a_two_step_save_keeps_the_epoch_that_it_began_with() {
-    use crate::consumer::{
-        context::{Context, Parts},
-        ledger::Save,
-        observer::Reporter,
-        settle::Settler,
-    };
-    let (memory, store, faults) = (Memory::new(), Memory::new(), Faults::new());
-    append(&memory, 10).await;
+/// A consumer of two stores that was given all there is.
+async fn holds_all(memory: &Memory, stream: impl StreamBackend, store: &Memory) -> Context {
     let name = crate::ConsumerName::new("c").unwrap();
     memory.ensure_group(&EnsureGroup::new(subscription(), &Position::default())).await.unwrap();
     memory.read_group(&ReadGroup::new(subscription(), name.clone(), 10)).await.unwrap();
-    faults.next(Operation::Ack, Fault::Late(Duration::from_secs(5)));
-    let context = Context::new(Parts {
+    Context::new(Parts {
         subscription: subscription(),
         name,
         settings: Settings::default(),
-        stream: Arc::new(faults.wrap(memory)),
+        stream: Arc::new(stream),
         store: Arc::new(store.clone()),
         settler: Settler::TwoStep,
         dead: DeadLetters::Stream(crate::dead_letter_stream(&subscription()).unwrap()),
         clock: Clock::started(),
         reporter: Reporter { subscription: subscription(), observer: None },
-    });
+    })
+}
+
+#[tokio::test]
+async fn g5_a_two_step_save_keeps_what_the_checkpoint_had_as_settled_ahead() {
+    let (memory, store) = (Memory::new(), Memory::new());
+    append(&memory, 6).await;
+    // 3 and 5 were settled in a group that was lost since.
+    let known = Position::at(id(0)).with_ahead(SettledAhead::new(id(5), [id(1), id(2), id(4)]));
+    store
+        .advance(&Advance::new(
+            subscription(),
+            crate::Epoch(0),
+            known.clone(),
+            crate::ConsumerName::new("c").unwrap(),
+        ))
+        .await
+        .unwrap();
+    let context = holds_all(&memory, memory.clone(), &store).await;
+    let mut ledger = Ledger::Shared(Held::new(known));
+    for ms in [6, 1] {
+        assert_eq!(ledger.admit(id(ms)), Admission::New);
+        ledger.settle(id(ms));
+        let save = ledger.save(10);
+        context.settler.save(&context, crate::Epoch(0), &save, false).await.unwrap();
+        ledger.saved(&save, None);
+    }
+    let stored = store.load(&subscription()).await.unwrap().unwrap().position;
+    let settled: Vec<_> = (1..=6).filter(|&ms| stored.settles(id(ms))).collect();
+    assert_eq!(settled, [1, 3, 5, 6], "{stored:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn g4_a_two_step_save_keeps_the_epoch_that_it_began_with() {
+    let (memory, store, faults) = (Memory::new(), Memory::new(), Faults::new());
+    append(&memory, 10).await;
+    faults.next(Operation::Ack, Fault::Late(Duration::from_secs(5)));
+    let context = holds_all(&memory, faults.wrap(memory.clone()), &store).await;
     let save = Save { ids: (1..=10).map(id).collect(), ..Save::default() };
     let rewind = async {
         Clock::new().sleep(Duration::from_secs(1)).await;
