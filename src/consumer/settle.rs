@@ -74,8 +74,10 @@ impl Settler {
                 match acked.position {
                     Some(position) => {
                         // A group that was created anew has entries pending that the checkpoint has as settled.
-                        let position =
-                            save.known.as_deref().map_or(position.clone(), |known| position.joined(known));
+                        let position = match &save.known {
+                            Some(known) => position.joined(known),
+                            None => position,
+                        };
                         let ahead = position.ahead.clone().truncated(context.settings.ahead_bytes_max);
                         let incarnation = position.incarnation.clone().or_else(|| context.incarnation());
                         let position = position.with_ahead(ahead).with_incarnation(incarnation);
