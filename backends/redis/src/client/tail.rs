@@ -23,7 +23,7 @@ use super::{
 use crate::{commands, reply};
 
 /// So many streams are waited for by one connection: a server looks at all of them each time one has grown.
-const STREAMS_MAX: usize = 256;
+const STREAMS_MAX: usize = 64;
 
 /// The read is sent anew after this time, so that a dead connection is found.
 const BLOCK: Duration = Duration::from_secs(5);

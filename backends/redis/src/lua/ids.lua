@@ -100,7 +100,8 @@ end
 -- The group as XINFO GROUPS tells it, or nil. It costs as much as the stream has groups.
 local function group_info(stream, name)
   for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-    local info = fields(group)
-    if info.name == name then return info end
+    for i = 1, #group, 2 do
+      if group[i] == 'name' and group[i + 1] == name then return fields(group) end
+    end
   end
 end
