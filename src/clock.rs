@@ -141,7 +141,7 @@ impl Clock {
         }
     }
 
-    /// Waits for this time and at most a sixteenth of it longer, [together](Self::together) with others.
+    /// Waits for this time and at most an eighth of it longer, [together](Self::together) with others.
     ///
     /// # Cancel safety
     ///
@@ -151,12 +151,12 @@ impl Clock {
     }
 
     /// When to do what is due at `at`, by [`elapsed`](Self::elapsed), so that many do it together: the next of the instants that
-    /// all clocks of this machine share, which comes at most a sixteenth of the wait later. It takes fewer wake-ups then, and
+    /// all clocks of this machine share, which comes at most an eighth of the wait later. It takes fewer wake-ups then, and
     /// commands to one server go in one packet.
     #[must_use]
     pub fn together(&self, at: Duration) -> Duration {
-        let sixteenth = millis(at.saturating_sub(self.elapsed()) / 16);
-        let Some(bits) = sixteenth.min(TOGETHER_MAX_MS).checked_ilog2() else { return at };
+        let eighth = millis(at.saturating_sub(self.elapsed()) / 8);
+        let Some(bits) = eighth.min(TOGETHER_MAX_MS).checked_ilog2() else { return at };
         // In whole milliseconds, and not too early.
         let (at, step) = (millis(at).saturating_add(1), 1 << bits);
         let late = step - self.start.wall.0.saturating_add(at) % step;
@@ -246,12 +246,12 @@ mod tests {
         let second = Duration::from_secs(1);
         let wall = |clock: &Clock, wait| clock.start.wall.plus(clock.together(clock.elapsed() + wait));
         let at = wall(&early, second);
-        assert_eq!(at.0 % 32, 0, "an instant of those that all share");
+        assert_eq!(at.0 % 64, 0, "an instant of those that all share");
         assert_eq!(wall(&late, second), at);
         for ms in 1..3_000 {
             let wait = Duration::from_micros(ms * 1_007);
             let later = early.together(early.elapsed() + wait).saturating_sub(early.elapsed() + wait);
-            assert!(later <= wait / 16 + Duration::from_millis(1), "{wait:?}: {later:?} later");
+            assert!(later <= wait / 8 + Duration::from_millis(1), "{wait:?}: {later:?} later");
         }
         assert_eq!(early.together(Duration::ZERO), Duration::ZERO, "what is due is due");
     }

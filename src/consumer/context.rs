@@ -46,7 +46,7 @@ pub(crate) struct Context {
     in_doubt: AtomicBool,
     incarnation: Mutex<Option<Incarnation>>,
     state: Mutex<Option<StreamState>>,
-    /// Shared: when it was asked whether anything was pending in the group, if nothing was.
+    /// Shared: when it was asked whether anything was pending with others, if nothing was.
     nothing_pending: Mutex<Option<Duration>>,
     /// Shared: when a save was sent that was not fenced.
     not_fenced: Mutex<Option<Duration>>,
@@ -174,11 +174,18 @@ impl Context {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What was asked for at this time.
-    pub(crate) fn saw(&self, asked: Duration, state: Option<&StreamState>) {
+    /// Shared: what was asked for at this time shows what is pending; `own`: this one with this consumer, if it is.
+    pub(crate) fn saw_pending(&self, asked: Duration, state: Option<&StreamState>, own: EntryId) {
         let group = state.and_then(|state| state.group.as_ref());
-        let nothing = group.is_none_or(|group| group.pending == 0);
+        let nothing = group.is_none_or(|group| match group.pending {
+            0 => true,
+            1 => group.first_pending == Some(own),
+            _ => false,
+        });
         *self.nothing_pending.lock().unwrap_or_else(PoisonError::into_inner) = nothing.then_some(asked);
+    }
+
+    pub(crate) fn saw(&self, state: Option<&StreamState>) {
         *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner) =
             state.and_then(|s| s.incarnation.clone());
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state.cloned();

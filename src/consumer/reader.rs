@@ -307,11 +307,10 @@ impl Reader {
     async fn probe_exclusive(&mut self) -> Result<Option<Position>> {
         let context = &self.context;
         let before = context.incarnation();
-        let asked = context.clock.elapsed();
         let state = context.stream.inspect(&Inspect::stream(context.subscription.stream.clone())).await?;
         let position = Position::at(self.read).with_ordinal(self.ordinal).with_incarnation(before);
         let finding = integrity::check(&position, state.as_ref());
-        context.saw(asked, state.as_ref());
+        context.saw(state.as_ref());
         let finding = finding.or_else(|| {
             let gap = integrity::check_tail(self.read, self.ordinal?, state.as_ref()?)?;
             Some(Finding::Gap(gap))
@@ -342,7 +341,9 @@ impl Reader {
         let before = context.incarnation();
         let asked = context.clock.elapsed();
         let state = context.stream.inspect(&Inspect::subscription(&context.subscription)).await?;
-        context.saw(asked, state.as_ref());
+        context.saw(state.as_ref());
+        // A probe comes behind the read that it is due after, while what that has brought is handled.
+        context.saw_pending(asked, state.as_ref(), self.read);
         // A stream that was not there when the session began.
         self.life.1 = self.life.1.take().or_else(|| context.incarnation());
         if !self.is_same_life() {

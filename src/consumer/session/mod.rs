@@ -365,7 +365,8 @@ impl<'a> Session<'a> {
             }
         }
         if now >= self.claim_at && self.is_shared() && self.claiming.is_none() && self.deadline.is_none() {
-            self.claim_at = self.context.clock.together(now + clock::about(settings.claim_interval));
+            let wait = settings.claim_interval.mul_f64(0.75 + 0.25 * clock::fraction());
+            self.claim_at = self.context.clock.together(now + wait);
             let limit = self.machine.room().min(settings.read_entries_max);
             let spared = self.claim_from == EntryId::ZERO
                 && self.claims_spared < CLAIMS_SPARED_MAX

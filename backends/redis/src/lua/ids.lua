@@ -5,7 +5,7 @@ local U64_MAX = '18446744073709551615'
 -- The digits without leading zeros; nil if that is no unsigned 64-bit number.
 local function u64(text)
   if #text == 0 or #text > 20 or text:find('%D') then return nil end
-  text = text:gsub('^0+(%d)', '%1')
+  if #text > 1 and text:byte() == 48 then text = text:gsub('^0+(%d)', '%1') end
   if #text == 20 and text > U64_MAX then return nil end
   return text
 end
