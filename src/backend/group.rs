@@ -167,14 +167,7 @@ impl Claim {
     /// Takes over up to `limit` entries, from the first on.
     #[must_use]
     pub fn new(subscription: Subscription, consumer: ConsumerName, limit: usize, min_idle: Duration) -> Self {
-        Self {
-            subscription,
-            consumer,
-            from: EntryId::ZERO,
-            limit,
-            min_idle,
-            unless_within: Duration::ZERO,
-        }
+        Self { subscription, consumer, from: EntryId::ZERO, limit, min_idle, unless_within: Duration::ZERO }
     }
 
     /// Goes on from here.

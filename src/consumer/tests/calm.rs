@@ -87,7 +87,8 @@ async fn g13_what_comes_after_a_calm_to_one_that_dies_is_claimed_within_5_s() {
             let memory = Memory::new();
             append(&memory, 1).await;
             let (recorder, stop) = Recorder::until(2);
-            let consumer = builder(&memory, Ownership::Shared).configure(|s| s.block = block).build().unwrap();
+            let consumer =
+                builder(&memory, Ownership::Shared).configure(|s| s.block = block).build().unwrap();
             let living = tokio::spawn(consumer.run(recorder.clone(), stop));
             until("all is handled", async || watermark(&memory).await.is_some_and(|w| w.ms == 1)).await;
             Clock::new().sleep(Duration::from_millis(20_000 + 100 * tenths)).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use highwater::{EntryId, ErrorKind, Position, backend::*};
+use highwater::{EntryId, ErrorKind, Position, backend::*, clock::Clock};
 
 use crate::{Redis, server::*};
 
@@ -242,7 +242,7 @@ async fn g13_of_a_crowd_that_looks_for_the_dead_one_looks_and_the_next_look_is_n
     deliver(&redis, "c3", 2).await;
     assert!(look("c4").await.is_empty());
     beat(&redis, "c3", 4, Duration::ZERO).await.unwrap();
-    let died = tokio::time::Instant::now();
+    let died = Clock::started();
     eventually(async || look("c4").await == ids([3, 4])).await;
     assert!(died.elapsed() < WITHIN + Duration::from_secs(1), "{:?}", died.elapsed());
     for (who, token) in crowd.iter().zip(1..) {
