@@ -111,28 +111,31 @@ async fn g13_what_comes_after_a_calm_to_one_that_dies_is_claimed_within_5_s() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reset_is_noticed_between_two_saves() {
-    let memory = Memory::new();
-    append(&memory, 5).await;
-    let (recorder, _stop) = Recorder::until(usize::MAX);
-    let consumer = builder(&memory, Ownership::Shared).build().unwrap();
-    let run = tokio::spawn(consumer.run(recorder.clone(), std::future::pending::<()>()));
-    until("all are settled", async || watermark(&memory).await.is_some_and(|w| w.ms == 5)).await;
-    memory.remove(&Removal::Group(subscription())).await.unwrap();
-    let reset = ResetCheckpoint::new(subscription(), crate::Position::default()).force(true);
-    memory.reset(&reset).await.unwrap();
-    let clock = Clock::started();
-    until("they come again", async || recorder.seen().len() == 10).await;
-    assert!(clock.elapsed() < Duration::from_secs(2), "{:?}", clock.elapsed());
-    // A reset that leaves the group where it stands is told by the checkpoint alone.
-    let reset = ResetCheckpoint::pause(subscription(), true).force(true);
-    let epoch = memory.reset(&reset).await.unwrap();
-    Clock::new().sleep(Duration::from_secs(2)).await;
-    append(&memory, 1).await;
-    Clock::new().sleep(Duration::from_secs(5)).await;
-    assert_eq!(recorder.seen().len(), 10, "it stands by");
-    let again = ResetCheckpoint::pause(subscription(), false).expect(epoch);
-    memory.reset(&again).await.unwrap();
-    until("it goes on", async || recorder.seen().len() == 11).await;
-    run.abort();
+async fn a_pause_is_noticed_with_saves_and_without() {
+    for saves in [false, true] {
+        let memory = Memory::new();
+        append(&memory, 1).await;
+        let (recorder, _stop) = Recorder::until(usize::MAX);
+        let consumer = builder(&memory, Ownership::Shared).build().unwrap();
+        let run = tokio::spawn(consumer.run(recorder.clone(), std::future::pending::<()>()));
+        // Afterwards no save is left to be made, or one is not far.
+        let (entries, between) =
+            if saves { (50, Duration::from_millis(100)) } else { (2, Duration::from_secs(10)) };
+        for n in 2..=entries {
+            append(&memory, 1).await;
+            until("all are settled", async || watermark(&memory).await.is_some_and(|w| w.ms == n)).await;
+            Clock::new().sleep(between).await;
+        }
+        let pause = ResetCheckpoint::pause(subscription(), true).force(true);
+        memory.reset(&pause).await.unwrap();
+        let clock = Clock::started();
+        let inspect = Inspect::subscription(&subscription()).count_alive(true);
+        let alive = async || {
+            let group = memory.inspect(&inspect).await.unwrap().unwrap().group;
+            group.and_then(|group| group.consumers_alive).unwrap()
+        };
+        until("it stands by", async || alive().await == 0).await;
+        assert!(clock.elapsed() < Duration::from_secs(2), "{saves}: {:?}", clock.elapsed());
+        run.abort();
+    }
 }
