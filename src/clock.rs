@@ -16,6 +16,9 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
+/// What is done [together](Clock::together) waits no longer than this for others.
+const TOGETHER_MAX_MS: u64 = 64;
+
 /// Milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Timestamp(u64);
@@ -138,6 +141,28 @@ impl Clock {
         }
     }
 
+    /// Waits for this time and at most an eighth of it longer, [together](Self::together) with others.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it ends the wait and nothing else.
+    pub async fn sleep_together(&self, duration: Duration) {
+        self.sleep_until(self.together(self.elapsed().saturating_add(duration))).await;
+    }
+
+    /// When to do what is due at `at`, by [`elapsed`](Self::elapsed), so that many do it together: the next of the instants that
+    /// all clocks of this machine share, which comes at most an eighth of the wait later. It takes fewer wake-ups then, and
+    /// commands to one server go in one packet.
+    #[must_use]
+    pub fn together(&self, at: Duration) -> Duration {
+        let eighth = millis(at.saturating_sub(self.elapsed()) / 8);
+        let Some(bits) = eighth.min(TOGETHER_MAX_MS).checked_ilog2() else { return at };
+        // In whole milliseconds, and not too early.
+        let (at, step) = (millis(at).saturating_add(1), 1 << bits);
+        let late = step - self.start.wall.0.saturating_add(at) % step;
+        Duration::from_millis(at.saturating_add(late % step))
+    }
+
     /// Waits until [`elapsed`](Self::elapsed) reaches `at`.
     ///
     /// # Cancel safety
@@ -206,4 +231,28 @@ pub fn about(duration: Duration) -> Duration {
 #[must_use]
 pub fn fraction() -> f64 {
     fastrand::f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_due_at_about_the_same_time_is_done_at_the_same() {
+        let early = Clock::at(Timestamp(1_000_003));
+        let _ = early.elapsed();
+        tokio::time::advance(Duration::from_millis(5)).await;
+        let late = Clock::at(Timestamp(1_000_008));
+        let second = Duration::from_secs(1);
+        let wall = |clock: &Clock, wait| clock.start.wall.plus(clock.together(clock.elapsed() + wait));
+        let at = wall(&early, second);
+        assert_eq!(at.0 % 64, 0, "an instant of those that all share");
+        assert_eq!(wall(&late, second), at);
+        for ms in 1..3_000 {
+            let wait = Duration::from_micros(ms * 1_007);
+            let later = early.together(early.elapsed() + wait).saturating_sub(early.elapsed() + wait);
+            assert!(later <= wait / 8 + Duration::from_millis(1), "{wait:?}: {later:?} later");
+        }
+        assert_eq!(early.together(Duration::ZERO), Duration::ZERO, "what is due is due");
+    }
 }

@@ -158,19 +158,29 @@ pub struct Claim {
     pub limit: usize,
     /// The idle time after which entries of a consumer without heartbeat may be taken.
     pub min_idle: Duration,
+    /// Where a look by whichever consumer of the group found nobody dead within this time before, the answer may be that there is
+    /// nothing. For a backend whose looks take as long as a group has consumers, all of which look. Zero: it looks.
+    pub unless_within: Duration,
 }
 
 impl Claim {
     /// Takes over up to `limit` entries, from the first on.
     #[must_use]
     pub fn new(subscription: Subscription, consumer: ConsumerName, limit: usize, min_idle: Duration) -> Self {
-        Self { subscription, consumer, from: EntryId::ZERO, limit, min_idle }
+        Self { subscription, consumer, from: EntryId::ZERO, limit, min_idle, unless_within: Duration::ZERO }
     }
 
     /// Goes on from here.
     #[must_use]
     pub fn from(mut self, id: EntryId) -> Self {
         self.from = id;
+        self
+    }
+
+    /// Takes another's look within this time for its own, if that found nobody dead.
+    #[must_use]
+    pub fn unless_within(mut self, time: Duration) -> Self {
+        self.unless_within = time;
         self
     }
 }

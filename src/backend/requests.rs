@@ -101,19 +101,29 @@ pub struct Inspect {
     pub stream: StreamName,
     /// The group, if it is of interest.
     pub group: Option<crate::GroupName>,
+    /// Also count the consumers of the group that live, which may take as long as it has consumers.
+    pub count_alive: bool,
 }
 
 impl Inspect {
     /// The state of the stream alone.
     #[must_use]
     pub fn stream(stream: StreamName) -> Self {
-        Self { stream, group: None }
+        Self { stream, group: None, count_alive: false }
     }
 
     /// The state of the stream and of the subscription's group.
     #[must_use]
     pub fn subscription(subscription: &Subscription) -> Self {
-        Self { stream: subscription.stream.clone(), group: Some(subscription.group.clone()) }
+        let Subscription { stream, group } = subscription.clone();
+        Self { stream, group: Some(group), count_alive: false }
+    }
+
+    /// Whether to count the consumers of the group that live.
+    #[must_use]
+    pub fn count_alive(mut self, count: bool) -> Self {
+        self.count_alive = count;
+        self
     }
 }
 
@@ -155,15 +165,15 @@ pub struct GroupState {
     pub pending: u64,
     /// The smallest pending id.
     pub first_pending: Option<EntryId>,
-    /// How many consumers keep a heartbeat that stands.
-    pub consumers_alive: u64,
+    /// How many consumers keep a heartbeat that stands, if that was asked for.
+    pub consumers_alive: Option<u64>,
 }
 
 impl GroupState {
     /// A group that has delivered up to this id, with nothing pending.
     #[must_use]
     pub fn new(last_delivered: EntryId) -> Self {
-        Self { last_delivered, entries_read: None, pending: 0, first_pending: None, consumers_alive: 0 }
+        Self { last_delivered, entries_read: None, pending: 0, first_pending: None, consumers_alive: None }
     }
 }
 

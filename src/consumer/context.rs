@@ -46,6 +46,10 @@ pub(crate) struct Context {
     in_doubt: AtomicBool,
     incarnation: Mutex<Option<Incarnation>>,
     state: Mutex<Option<StreamState>>,
+    /// Shared: when it was asked whether anything was pending with others, if nothing was.
+    nothing_pending: Mutex<Option<Duration>>,
+    /// Shared: when a save was sent that was not fenced.
+    not_fenced: Mutex<Option<Duration>>,
     marks: Mutex<VecDeque<Mark>>,
     reconnects: AtomicU64,
     gaps: AtomicU64,
@@ -98,6 +102,8 @@ impl Context {
             in_doubt: AtomicBool::new(false),
             incarnation: Mutex::default(),
             state: Mutex::default(),
+            nothing_pending: Mutex::default(),
+            not_fenced: Mutex::default(),
             marks: Mutex::default(),
             reconnects: AtomicU64::new(0),
             gaps: AtomicU64::new(0),
@@ -168,11 +174,41 @@ impl Context {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Shared: what was asked for at this time shows what is pending; `own`: this one with this consumer, if it is.
+    pub(crate) fn saw_pending(&self, asked: Duration, state: Option<&StreamState>, own: EntryId) {
+        let group = state.and_then(|state| state.group.as_ref());
+        let nothing = group.is_none_or(|group| match group.pending {
+            0 => true,
+            1 => group.first_pending == Some(own),
+            _ => false,
+        });
+        *self.nothing_pending.lock().unwrap_or_else(PoisonError::into_inner) = nothing.then_some(asked);
+    }
+
     pub(crate) fn saw(&self, state: Option<&StreamState>) {
         *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner) =
             state.and_then(|s| s.incarnation.clone());
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state.cloned();
         self.mark(state);
+    }
+
+    /// Shared: whether nothing can be pending with a consumer whose heartbeat has run out: what has come to it since the last look
+    /// came to it alive.
+    pub(crate) fn has_nothing_of_the_dead(&self) -> bool {
+        let asked = *self.nothing_pending.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.is_some_and(|asked| self.clock.elapsed() < asked + self.settings.ttl)
+    }
+
+    /// A save that was sent at this time found this epoch standing.
+    pub(crate) fn was_not_fenced(&self, epoch: Epoch, asked: Duration) {
+        if epoch == self.epoch() {
+            *self.not_fenced.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+        }
+    }
+
+    /// When a save was sent last that found the epoch standing.
+    pub(crate) fn not_fenced(&self) -> Option<Duration> {
+        *self.not_fenced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a stream with so many entries ever added is another one than this watermark comes from.

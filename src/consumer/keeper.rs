@@ -167,8 +167,17 @@ pub(crate) async fn keep(context: Arc<Context>, news: mpsc::UnboundedSender<News
 
 /// Notices that the checkpoint was reset or paused, also where nothing is saved. An owner learns it by its lease. Never ends.
 async fn watch(context: &Context) {
+    let interval = context.settings.probe_interval;
+    let mut wait = clock::about(interval);
     loop {
-        context.clock.sleep(clock::about(context.settings.probe_interval)).await;
+        context.clock.sleep_together(wait).await;
+        // Either takes a new epoch, which fences a save.
+        let saved = context.not_fenced().map(|asked| context.clock.elapsed().saturating_sub(asked));
+        if let Some(ago) = saved.filter(|&ago| ago < interval) {
+            wait = interval - ago;
+            continue;
+        }
+        wait = clock::about(interval);
         match context.store.load(&context.subscription).await {
             Ok(stored) if resume::epoch(stored.as_ref()) != context.epoch() => context.resume.notify_one(),
             Ok(_) => {}
@@ -191,7 +200,7 @@ async fn renewals(context: &Context, news: &mpsc::UnboundedSender<News>) {
     // A renewal whose reply was lost may have been the one that found the last one run out.
     let mut in_doubt = false;
     loop {
-        context.clock.sleep(wait).await;
+        context.clock.sleep_together(wait).await;
         let asked = context.clock.elapsed();
         let limit = match context.settings.ownership {
             Ownership::Shared => context.settings.ttl,

@@ -368,8 +368,11 @@ impl Reader {
     async fn probe_shared(&mut self) -> Result<Option<Position>> {
         let context = Arc::clone(&self.context);
         let before = context.incarnation();
+        let asked = context.clock.elapsed();
         let state = context.stream.inspect(&Inspect::subscription(&context.subscription)).await?;
         context.saw(state.as_ref());
+        // A probe comes behind the read that it is due after, while what that has brought is handled.
+        context.saw_pending(asked, state.as_ref(), self.read);
         // A stream that was not there when the session began.
         self.life.1 = self.life.1.take().or_else(|| context.incarnation());
         if !self.is_same_life() {

@@ -108,8 +108,10 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, who: Who
     } else {
         Inspect::stream(context.subscription.stream.clone())
     };
+    let asked = context.clock.elapsed();
     let state = context.stream.inspect(&inspect).await?;
     context.saw(state.as_ref());
+    context.saw_pending(asked, state.as_ref(), EntryId::ZERO);
     let incarnation = state.as_ref().and_then(|state| state.incarnation.clone());
     let Some(stored) = stored else {
         return Ok(Located::At(start(context, state.as_ref()).with_incarnation(incarnation)));

@@ -147,12 +147,15 @@ pub struct Settings {
     /// How long one read waits for an entry. A stream that is deleted while a read waits is noticed this late.
     /// Default: 1 s.
     pub block: Duration,
-    /// How often the stream is held against the checkpoint while running. Default: 1 s.
+    /// How often the stream is held against the checkpoint while running, and a shared consumer that saves nothing looks whether
+    /// the subscription was reset or paused. Default: 1 s.
     pub probe_interval: Duration,
     /// How long a consumer counts as alive after a heartbeat, and an owner's lease lasts. It is renewed three times as often.
     /// Shorter is a faster takeover, longer forgives longer pauses. Default: 3 s.
     pub ttl: Duration,
-    /// How often entries of dead consumers are looked for. Default: 1 s.
+    /// How often entries of dead consumers are looked for, unless a probe less than a `ttl` ago found nothing pending with others.
+    /// What a dead one held is claimed within `ttl` and one and a half times this. In a group of many, a look that found nobody
+    /// dead does for all of them for a quarter of this time. Default: 1 s.
     pub claim_interval: Duration,
     /// After which idle time entries are claimed from consumers that keep no heartbeat, being of other software.
     /// Default: 60 s.

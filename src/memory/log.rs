@@ -8,7 +8,7 @@ use std::{
 use super::group::Group;
 use crate::{
     Entry, EntryId, Error, Fields, GroupName, Incarnation, Result,
-    backend::{GroupState, NewEntry, StreamState, Trim, TrimLimit},
+    backend::{GroupState, Inspect, NewEntry, StreamState, Trim, TrimLimit},
     clock,
 };
 
@@ -95,17 +95,17 @@ impl Log {
         (known > 0 || self.forgotten == 0).then_some(self.forgotten + known as u64)
     }
 
-    pub(super) fn state(&self, group: Option<&GroupName>, now: Duration) -> StreamState {
+    pub(super) fn state(&self, request: &Inspect, now: Duration) -> StreamState {
         let mut state = StreamState::new(self.last_id, self.entries.len() as u64);
         state.first_id = self.entries.first_key_value().map(|(&id, _)| id);
         state.entries_added = Some(self.entries_added());
         state.incarnation = Some(self.incarnation.clone());
-        state.group = group.and_then(|name| self.groups.get(name)).map(|group| {
+        state.group = request.group.as_ref().and_then(|name| self.groups.get(name)).map(|group| {
             let mut state = GroupState::new(group.last_delivered);
             state.entries_read = self.ordinal(group.last_delivered);
             state.pending = group.pending.len() as u64;
             state.first_pending = group.pending.first_key_value().map(|(&id, _)| id);
-            state.consumers_alive = group.consumers_alive(now);
+            state.consumers_alive = request.count_alive.then(|| group.consumers_alive(now));
             state
         });
         state

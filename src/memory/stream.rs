@@ -49,7 +49,7 @@ impl StreamBackend for Memory {
 
     async fn inspect(&self, request: &Inspect) -> Result<Option<StreamState>> {
         let now = self.clock().elapsed();
-        Ok(self.state()?.log(&request.stream).map(|log| log.state(request.group.as_ref(), now)))
+        Ok(self.state()?.log(&request.stream).map(|log| log.state(request, now)))
     }
 
     async fn read(&self, request: &Read) -> Result<Vec<Entry>> {

@@ -88,7 +88,8 @@ impl Operator {
     pub async fn status(&self) -> Result<Standing> {
         // In this order: a group that moves on in between is further than its checkpoint, as it may be at any time.
         let checkpoint = self.checkpoints.load(&self.subscription).await?;
-        let stream = self.stream.inspect(&Inspect::subscription(&self.subscription)).await?;
+        let inspect = Inspect::subscription(&self.subscription).count_alive(true);
+        let stream = self.stream.inspect(&inspect).await?;
         Ok(Standing::new(checkpoint, stream))
     }
 

@@ -62,7 +62,7 @@ impl Standing {
     /// How many consumers of a shared subscription are alive. The owner of an exclusive one does not count.
     #[must_use]
     pub fn consumers_alive(&self) -> u64 {
-        self.group().map_or(0, |group| group.consumers_alive)
+        self.group().and_then(|group| group.consumers_alive).unwrap_or_default()
     }
 
     /// How many entries of a shared subscription are pending.

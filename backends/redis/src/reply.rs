@@ -156,18 +156,21 @@ fn of_one_stream<V: Value>(value: V) -> Result<Vec<V>> {
 }
 
 /// The names of the streams in the reply to `XREAD`.
-pub(crate) fn streams<V: Value>(value: V) -> Result<Vec<Bytes>> {
-    let name =
-        |value| list(value)?.into_iter().next().map_or(Err(Fault::Unreadable("a stream has a name")), bytes);
+pub(crate) fn streams<V: Value>(value: V) -> Result<Vec<(Bytes, EntryId)>> {
+    let stream = |(name, entries)| Ok((bytes(name)?, last_id(entries)?));
+    let pair = |value| {
+        let mut parts = list(value)?.into_iter();
+        parts.next().zip(parts.next()).ok_or(Fault::Unreadable("a stream has a name and entries"))
+    };
     match open(value)? {
         Reply::Nil => Ok(Vec::new()),
-        Reply::Map(streams) => streams.into_iter().map(|(name, _)| bytes(name)).collect(),
-        Reply::List(streams) => streams.into_iter().map(name).collect(),
+        Reply::Map(streams) => streams.into_iter().map(stream).collect(),
+        Reply::List(streams) => streams.into_iter().map(|value| stream(pair(value)?)).collect(),
         _ => Err(Fault::Unreadable("streams were expected")),
     }
 }
 
-/// The id in the reply to `XREVRANGE` for one entry; zero where there is none.
+/// The id of the one entry in a list, as `XREVRANGE` answers, or of the first; zero where there is none.
 pub(crate) fn last_id<V: Value>(value: V) -> Result<EntryId> {
     list(value)?.into_iter().next().map_or(Ok(EntryId::ZERO), |value| Ok(entry(value)?.0))
 }

@@ -32,7 +32,7 @@ pub struct Settings {
     /// they are busy; too short a time would give up entries that were just handed over. Default 2 s.
     pub block_slack: Duration,
     /// How many reads may have a connection of their own while they run, which is fastest. All others share four, and wait for
-    /// entries together: one connection for up to 256 streams. So thousands of consumers need few connections. Default 16; `0`:
+    /// entries together: one connection for up to 64 streams. So thousands of consumers need few connections. Default 16; `0`:
     /// all share; `usize::MAX`: none does. In a cluster, each read has its own, whatever this says.
     ///
     /// Who waits with others learns up to 2 s later that its stream or group was removed. It needs `XREVRANGE`, where users are

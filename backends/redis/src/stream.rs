@@ -77,7 +77,8 @@ impl<D: Driver> StreamBackend for Redis<D> {
     }
 
     async fn inspect(&self, request: &Inspect) -> Result<Option<StreamState>> {
-        let heartbeats = request.group.clone().map(|group| {
+        let counted = request.group.clone().filter(|_| request.count_alive);
+        let heartbeats = counted.map(|group| {
             let stream = request.stream.clone();
             keys::heartbeats(&Subscription { stream, group })
         });
@@ -127,6 +128,7 @@ impl<D: Driver> StreamBackend for Redis<D> {
             command.push_id(request.from);
             command.push_number(commands::count(request.limit));
             command.push_number(millis(request.min_idle).min(NUMBER_MAX));
+            command.push_number(millis(request.unless_within).min(NUMBER_MAX));
         };
         let keys = [subscription.stream.as_str(), &keys::heartbeats(subscription)];
         let reply = self.script(Script::Claim, &keys, arguments).await;
@@ -320,7 +322,7 @@ fn group_state<V: Value>(value: V) -> Result<GroupState, Fault> {
     state.entries_read = reply::optional_count(read)?;
     state.pending = reply::count(pending)?;
     state.first_pending = reply::optional_id(first)?;
-    state.consumers_alive = reply::count(alive)?;
+    state.consumers_alive = reply::optional_count(alive)?;
     Ok(state)
 }
 

@@ -250,8 +250,8 @@ impl Operation for Inspect {
         let row = sqlx::query(
             "SELECT s.last_ms, s.last_seq, s.added, s.len, s.incarnation, f.ms, f.seq, g.last_ms, g.last_seq, \
              g.entries_read, (SELECT count(*) FROM highwater_pending WHERE grp = g.id), p.ms, p.seq, \
-             (SELECT count(*) FROM highwater_consumer WHERE grp = g.id \
-              AND alive_until > CAST(round(unixepoch('subsec') * 1000) AS INTEGER)) \
+             CASE WHEN ? THEN (SELECT count(*) FROM highwater_consumer WHERE grp = g.id \
+              AND alive_until > CAST(round(unixepoch('subsec') * 1000) AS INTEGER)) END \
              FROM highwater_stream AS s \
              LEFT JOIN highwater_entry AS f ON f.id = \
                (SELECT id FROM highwater_entry WHERE stream = s.id ORDER BY ms, seq LIMIT 1) \
@@ -260,6 +260,7 @@ impl Operation for Inspect {
                (SELECT ms, seq FROM highwater_pending WHERE grp = g.id ORDER BY ms, seq LIMIT 1) \
              WHERE s.name = ?",
         )
+        .bind(self.count_alive)
         .bind(self.group.as_ref().map(|group| group.as_str()))
         .bind(self.stream.as_str())
         .fetch_optional(&mut *tx.conn)
@@ -278,7 +279,7 @@ impl Operation for Inspect {
             group.entries_read = row.try_get::<Option<i64>, _>(9)?.map(count);
             group.pending = count(row.try_get(10)?);
             group.first_pending = id(11)?;
-            group.consumers_alive = count(row.try_get(13)?);
+            group.consumers_alive = row.try_get::<Option<i64>, _>(13)?.map(count);
             state.group = Some(group);
         }
         Ok(Some(state))

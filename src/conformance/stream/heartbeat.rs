@@ -2,7 +2,7 @@
 
 use crate::{
     EntryId, ErrorKind,
-    backend::Beat,
+    backend::{Beat, Inspect},
     conformance::support::{LONG, SHORT, Streams, Verdict, eventually, fails, ids, ids_of},
 };
 
@@ -151,7 +151,12 @@ pub(super) async fn leaving_what_is_missing(t: Streams) -> Verdict {
 
 /// The group tells how many of its consumers live, for whoever must not disturb them.
 pub(super) async fn the_living_are_counted(t: Streams) -> Verdict {
-    let alive = async |t: &Streams| Ok::<_, crate::Error>(t.group_state().await?.consumers_alive);
+    let alive = async |t: &Streams| {
+        let inspect = Inspect::subscription(&t.subscription).count_alive(true);
+        let state = t.backend.inspect(&inspect).await?;
+        let alive = state.and_then(|state| state.group).and_then(|group| group.consumers_alive);
+        Ok::<_, crate::Error>(alive.expect("it was asked for"))
+    };
     let other = t.group("other");
     t.append_at(1..=3).await?;
     t.ensure_at(EntryId::ZERO).await?;
@@ -171,5 +176,6 @@ pub(super) async fn the_living_are_counted(t: Streams) -> Verdict {
     assert_eq!(alive(&t).await?, 0, "also where something is pending for it");
     t.beat("b", 2, LONG).await?;
     assert_eq!(alive(&t).await?, 1, "it came back");
+    assert_eq!(t.group_state().await?.consumers_alive, None, "nobody has asked");
     Ok(())
 }

@@ -41,6 +41,9 @@ use crate::{EntryId, Epoch, Error, ErrorKind, Incarnation, Result, backend::Clai
 /// How often a save also asks for the ordinal, at most.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// So many looks for the dead are spared in a row at most where nothing is pending: one also removes the dead that left nothing.
+const CLAIMS_SPARED_MAX: u32 = 10;
+
 /// One time of being a consumer of the group, or the owner of the lease.
 pub(crate) struct Session<'a> {
     context: &'a Arc<Context>,
@@ -67,6 +70,8 @@ pub(crate) struct Session<'a> {
     /// Where claims go on.
     claim_from: EntryId,
     claim_at: Duration,
+    /// How often in a row there was no need to look for the dead.
+    claims_spared: u32,
     status_at: Duration,
     /// Whether the checkpoint lacks its ordinal, and when it is asked for next.
     count_open: bool,
@@ -177,6 +182,7 @@ impl<'a> Session<'a> {
             claim_from: EntryId::ZERO,
             // Many consumers of a process begin at once: what they do now and then is spread.
             claim_at: now + settings.claim_interval.mul_f64(clock::fraction()),
+            claims_spared: 0,
             status_at: now + settings.probe_interval.mul_f64(clock::fraction()),
             // Whoever was here before may have acked and died before it advanced.
             count_open: settings.ownership == Ownership::Shared,
@@ -346,9 +352,10 @@ impl<'a> Session<'a> {
         let now = self.now();
         let settings = &self.context.settings;
         if now >= self.status_at {
-            self.status_at = now + clock::about(settings.probe_interval);
+            self.status_at = self.context.clock.together(now + clock::about(settings.probe_interval));
             self.context.report(&Observation::Status(self.status()));
             if self.count_open
+                && now >= self.count_at.max(self.advanced_at + COUNT_INTERVAL)
                 && self.saving.is_none()
                 && self.machine.in_flight() == 0
                 && self.deadline.is_none()
@@ -358,9 +365,14 @@ impl<'a> Session<'a> {
             }
         }
         if now >= self.claim_at && self.is_shared() && self.claiming.is_none() && self.deadline.is_none() {
-            self.claim_at = now + clock::about(settings.claim_interval);
+            let wait = settings.claim_interval.mul_f64(0.75 + 0.25 * clock::fraction());
+            self.claim_at = self.context.clock.together(now + wait);
             let limit = self.machine.room().min(settings.read_entries_max);
-            if limit > 0 {
+            let spared = self.claim_from == EntryId::ZERO
+                && self.claims_spared < CLAIMS_SPARED_MAX
+                && self.context.has_nothing_of_the_dead();
+            self.claims_spared = if spared { self.claims_spared + 1 } else { 0 };
+            if limit > 0 && !spared {
                 let context = Arc::clone(self.context);
                 let claim = Claim::new(
                     context.subscription.clone(),
@@ -368,7 +380,8 @@ impl<'a> Session<'a> {
                     limit,
                     settings.claim_min_idle,
                 )
-                .from(self.claim_from);
+                .from(self.claim_from)
+                .unless_within(settings.claim_interval / 4);
                 self.claiming = Some(async move { dead::claim(&context, &claim).await }.boxed());
             }
         }

@@ -37,6 +37,9 @@ impl Session<'_> {
                     context.settler.save(&context, epoch, &save, count).await
                 };
                 let result = saving.await;
+                if matches!(result, Ok(Saved { watermark: Some(_), .. })) {
+                    context.was_not_fenced(epoch, asked);
+                }
                 let latency = context.clock.elapsed().saturating_sub(asked);
                 SaveDone { save, result, latency, count, epoch }
             }
@@ -54,7 +57,8 @@ impl Session<'_> {
                 self.report.watermark = Some(watermark);
                 self.count_open = self.is_shared() && !count;
                 if count {
-                    self.count_at = now + clock::about(COUNT_INTERVAL);
+                    // Soon enough that of one save a second each asks.
+                    self.count_at = now + COUNT_INTERVAL.mul_f64(0.5 + 0.25 * clock::fraction());
                 }
                 self.context.report(&Observation::Advanced { watermark, latency, late_acks });
                 // After a reset, what an older epoch had settled may be wanted again.

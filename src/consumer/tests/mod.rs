@@ -1,5 +1,6 @@
 //! The whole runtime over the reference backend, in paused time.
 
+mod calm;
 mod dead;
 mod delivery;
 mod ownership;

@@ -23,7 +23,16 @@ use super::{
 use crate::{commands, reply};
 
 /// So many streams are waited for by one connection: a server looks at all of them each time one has grown.
-const STREAMS_MAX: usize = 256;
+const STREAMS_MAX: usize = 64;
+
+/// So many as long as there are no more than [`FEW`] in all: connections do not matter yet, and what a wake costs does.
+const STREAMS_MAX_OF_FEW: usize = 16;
+
+/// This many streams are few.
+const FEW: usize = 128;
+
+/// A read that has waited for this long answers with the first entry that came, and most likely with the only one.
+const WAITED: Duration = Duration::from_millis(2);
 
 /// The read is sent anew after this time, so that a dead connection is found.
 const BLOCK: Duration = Duration::from_secs(5);
@@ -74,7 +83,8 @@ impl<D: Driver> Tails<D> {
         if let Some(tail) = streams.by_name.get(stream) {
             return Waiter::new(tail.clone(), group);
         }
-        let newest = streams.newest.take().filter(|shard| lock(&shard.tails).len() < STREAMS_MAX);
+        let most = if streams.by_name.len() < FEW { STREAMS_MAX_OF_FEW } else { STREAMS_MAX };
+        let newest = streams.newest.take().filter(|shard| lock(&shard.tails).len() < most);
         let shard = newest.unwrap_or_else(|| Shard::start(pool));
         let tail = Arc::new(Tail::new(pool.tails.clock.clone()));
         streams.by_name.insert(stream.clone(), tail.clone());
@@ -173,6 +183,7 @@ impl<D: Driver> Shard<D> {
         }
         let read: CommandOf<D> = commands::xread_first(&ends, BLOCK);
         drop(pool);
+        let asked = self.clock.elapsed();
         let reply = tokio::select! {
             biased;
             _ = ended.changed() => return Ok(()),
@@ -183,13 +194,16 @@ impl<D: Driver> Shard<D> {
             }
             reply = within(BLOCK + limit, connection.send(&read), Fault::TimedOut) => reply?,
         };
-        let names = reply::streams(reply)?;
-        let grown = ends
-            .into_iter()
-            .map(|(stream, _)| stream)
-            .filter(|stream| names.iter().any(|name| **name == *stream.as_str().as_bytes()));
-        let Some(pool) = self.pool.upgrade() else { return Ok(()) };
-        self.look(&pool, &mut connection, grown.collect()).await?;
+        let grown = reply::streams(reply)?;
+        let stream = |name: &[u8]| ends.iter().map(|(s, _)| s).find(|s| s.as_str().as_bytes() == name);
+        let grown = grown.into_iter().filter_map(|(name, first)| Some((stream(&name)?.clone(), first)));
+        if self.clock.elapsed().saturating_sub(asked) >= WAITED {
+            // Should there be more, the next read answers at once, and then they are looked at.
+            grown.for_each(|(stream, first)| self.is_at(&stream, first));
+        } else {
+            let Some(pool) = self.pool.upgrade() else { return Ok(()) };
+            self.look(&pool, &mut connection, grown.map(|(stream, _)| stream).collect()).await?;
+        }
         *kept = Some(connection);
         Ok(())
     }
@@ -208,11 +222,7 @@ impl<D: Driver> Shard<D> {
         let replies = within(pool.response_timeout(), connection.send_all(&batch), Fault::TimedOut).await?;
         for (stream, reply) in streams.iter().zip(replies) {
             match reply.checked().map_err(Fault::Server).and_then(reply::last_id) {
-                Ok(last) => {
-                    if let Some(tail) = lock(&self.tails).get(stream) {
-                        tail.is_at(last);
-                    }
-                }
+                Ok(last) => self.is_at(stream, last),
                 Err(fault) => {
                     tracing::debug!(?fault, %stream, "the end of the stream cannot be read");
                     pool.tails.forsake(self, stream);
@@ -220,6 +230,12 @@ impl<D: Driver> Shard<D> {
             }
         }
         Ok(())
+    }
+
+    fn is_at(&self, stream: &StreamName, last: EntryId) {
+        if let Some(tail) = lock(&self.tails).get(stream) {
+            tail.is_at(last);
+        }
     }
 
     fn ends(&self) -> impl Iterator<Item = (StreamName, Option<EntryId>)> {

@@ -104,7 +104,7 @@ impl Waiter {
             }
         }
         let clock = self.tail.clock.clone();
-        let over = clock.sleep(wait);
+        let over = clock.sleep_together(wait);
         tokio::pin!(over);
         loop {
             let is_over = tokio::select! {

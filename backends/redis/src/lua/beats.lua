@@ -1,5 +1,8 @@
 -- Heartbeats: a hash beside the group, from consumer to "token deadline", the deadline in ms by the server's clock.
 
+-- Beside them, when the last look was that found nobody dead. No consumer can have this name.
+local LOOK = '\n'
+
 -- The token, and whether the heartbeat still stands; nothing if there is none.
 local function read_beat(value, time)
   local token, deadline = (value or ''):match('^(%d+) (%d+)$')

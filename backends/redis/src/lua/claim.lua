@@ -1,5 +1,6 @@
--- KEYS: stream, heartbeats. ARGV: group, consumer, first id, limit, idle time in ms. Returns where to go on, then for each
--- claimed entry its id, its delivery count and its fields, or false where it left the stream.
+-- KEYS: stream, heartbeats. ARGV: group, consumer, first id, limit, idle time in ms, for how many ms a look of anybody that
+-- found nobody dead will do. Returns where to go on, then for each claimed entry its id, its delivery count and its fields, or
+-- false where it left the stream.
 --
 -- The work of a call is bounded by the consumers of the group, and for each that may be claimed from by the limit or, where
 -- the idle time of each entry decides, by SCAN_MAX.
@@ -7,12 +8,19 @@ local stream, group, me, limit = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[4])
 local min_idle = tonumber(ARGV[5])
 local SCAN_MAX = math.max(1000, limit + 1)
 
+local time, within = now(), ARGV[3] == '0-0' and tonumber(ARGV[6]) or 0
+if within > 0 then
+  local looked_at = redis.pcall('HGET', KEYS[2], LOOK)
+  if type(looked_at) == 'table' then return no_beats(looked_at, KEYS[2]) end
+  local ago = looked_at and time - (tonumber(looked_at) or 0) or within
+  if ago >= 0 and ago < within then return { false, {} } end
+end
+
 local summary = redis.pcall('XPENDING', stream, group)
 if summary.err then return summary end
 local beats = redis.pcall('HGETALL', KEYS[2])
 if beats.err then return no_beats(beats, KEYS[2]) end
 beats = fields(beats)
-local time = now()
 
 -- What may be claimed, and the id up to which all of it is known.
 local found, bound = {}, nil
@@ -56,6 +64,11 @@ for name, value in pairs(beats) do
     redis.call('XGROUP', 'DELCONSUMER', stream, group, name)
     redis.call('HDEL', KEYS[2], name)
   end
+end
+if within > 0 and #found == 0 and beats[me] then
+  -- A command that frees memory comes first: servers without script flags let the rest through at the memory limit then.
+  redis.call('HDEL', KEYS[2], LOOK)
+  redis.call('HSET', KEYS[2], LOOK, text(time))
 end
 local go_on = left and last or bound
 return { go_on and following(go_on) or false, entries }

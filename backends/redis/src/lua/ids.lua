@@ -5,7 +5,7 @@ local U64_MAX = '18446744073709551615'
 -- The digits without leading zeros; nil if that is no unsigned 64-bit number.
 local function u64(text)
   if #text == 0 or #text > 20 or text:find('%D') then return nil end
-  text = text:gsub('^0+(%d)', '%1')
+  if #text > 1 and text:byte() == 48 then text = text:gsub('^0+(%d)', '%1') end
   if #text == 20 and text > U64_MAX then return nil end
   return text
 end
@@ -100,7 +100,8 @@ end
 -- The group as XINFO GROUPS tells it, or nil. It costs as much as the stream has groups.
 local function group_info(stream, name)
   for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-    local info = fields(group)
-    if info.name == name then return info end
+    for i = 1, #group, 2 do
+      if group[i] == 'name' and group[i + 1] == name then return fields(group) end
+    end
   end
 end

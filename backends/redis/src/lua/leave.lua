@@ -10,12 +10,12 @@ for _, consumer in ipairs(not gone and summary[4] or {}) do
 end
 local token = read_beat(stored, 0)
 if token and token ~= ARGV[3] then return pending end
+-- Who looks next finds what this one leaves.
+redis.call('HDEL', KEYS[2], ARGV[2], LOOK)
 if pending == 0 then
   if not gone then redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2]) end
-  redis.call('HDEL', KEYS[2], ARGV[2])
 else
   -- A heartbeat that has run out: others may claim at once, whatever the idle time.
-  redis.call('HDEL', KEYS[2], ARGV[2])
   redis.call('HSET', KEYS[2], ARGV[2], ARGV[3] .. ' 0')
 end
 return pending

@@ -3,6 +3,7 @@
 local VERSION = '1'
 
 local function is_name(name)
+  if #name <= 512 and not name:find('[^\32-\126]') then return true end
   if #name > 512 or name:find('%c') or name:find('\194[\128-\159]') then return false end
   -- What is left after all that is UTF-8 has been taken out is not.
   local rest = name:gsub('[\240-\244][\128-\191][\128-\191][\128-\191]', '')

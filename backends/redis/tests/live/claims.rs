@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use highwater::{EntryId, ErrorKind, Position, backend::*};
+use highwater::{EntryId, ErrorKind, Position, backend::*, clock::Clock};
 
 use crate::{Redis, server::*};
 
@@ -211,12 +211,55 @@ async fn g6_a_lost_group_is_made_again_at_the_checkpoint() {
 }
 
 #[tokio::test]
+async fn g13_of_a_crowd_that_looks_for_the_dead_one_looks_and_the_next_look_is_not_late() {
+    const WITHIN: Duration = Duration::from_millis(300);
+    let server = Server::start().await;
+    let redis = server.backend().await;
+    filled(&redis, 4).await;
+    let looks = async || {
+        let stats: String = server.raw().await.run("INFO commandstats").await;
+        let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_hgetall:calls=")).unwrap_or("0,");
+        line.split(',').next().unwrap().parse::<u64>().unwrap()
+    };
+    let look = async |who: &str| {
+        let claim = Claim::new(subscription(), name(who), 10, LONG).unless_within(WITHIN);
+        let claimed = redis.claim(&claim).await.unwrap();
+        claimed.entries.iter().map(|entry| entry.id).collect::<Vec<_>>()
+    };
+    let crowd: Vec<_> = (0..50).map(|n| format!("c{n}")).collect();
+    for (who, token) in crowd.iter().zip(1..) {
+        beat(&redis, who, token, LONG).await.unwrap();
+    }
+    deliver(&redis, "c1", 2).await;
+    let before = looks().await;
+    for who in &crowd {
+        assert!(look(who).await.is_empty());
+    }
+    assert!(looks().await - before < 25, "one looks for all");
+    // Who leaves something says so.
+    redis.leave(&Leave::new(subscription(), name("c1"), Token(2))).await.unwrap();
+    assert_eq!(look("c2").await, ids([1, 2]), "at once");
+    deliver(&redis, "c3", 2).await;
+    assert!(look("c4").await.is_empty());
+    beat(&redis, "c3", 4, Duration::ZERO).await.unwrap();
+    let died = Clock::started();
+    eventually(async || look("c4").await == ids([3, 4])).await;
+    assert!(died.elapsed() < WITHIN + Duration::from_secs(1), "{:?}", died.elapsed());
+    for (who, token) in crowd.iter().zip(1..) {
+        redis.ack(&Ack::new(subscription(), ids(1..=4))).await.unwrap();
+        redis.leave(&Leave::new(subscription(), name(who), Token(token))).await.unwrap();
+    }
+    let left: u64 = server.raw().await.run("EXISTS highwater:{s}:heartbeats:1:s:g").await;
+    assert_eq!(left, 0, "the last one leaves nothing behind");
+}
+
+#[tokio::test]
 async fn the_living_are_counted() {
     let server = Server::start().await;
     let redis = server.backend().await;
     let alive = async || {
-        let state = redis.inspect(&Inspect::subscription(&subscription())).await.unwrap();
-        state.unwrap().group.unwrap().consumers_alive
+        let inspect = Inspect::subscription(&subscription()).count_alive(true);
+        redis.inspect(&inspect).await.unwrap().unwrap().group.unwrap().consumers_alive.unwrap()
     };
     filled(&redis, 2).await;
     deliver(&redis, "foreign", 1).await;
@@ -229,7 +272,8 @@ async fn the_living_are_counted() {
     assert_eq!(alive().await, 1);
     assert!(redis.inspect(&Inspect::stream(stream("s"))).await.unwrap().unwrap().group.is_none());
     server.raw().await.run::<()>("SET highwater:{s}:heartbeats:1:s:g text").await;
-    let error = redis.inspect(&Inspect::subscription(&subscription())).await.unwrap_err();
+    let inspect = Inspect::subscription(&subscription()).count_alive(true);
+    let error = redis.inspect(&inspect).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
     assert!(redis.inspect(&Inspect::stream(stream("s"))).await.unwrap().is_some());
 }

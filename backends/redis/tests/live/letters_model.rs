@@ -199,8 +199,8 @@ impl<B: StreamBackend + CheckpointBackend> Side<'_, B> {
         let fields: Vec<_> = self.lying().await.into_iter().map(|entry| entry.fields).collect();
         let keys = self.store.dead_keys(&DeadKeys::new(subscription(), dead())).await.unwrap();
         let keys: Vec<_> = keys.into_iter().map(|(key, n)| (key, if counts { n } else { 0 })).collect();
-        let state = self.store.inspect(&Inspect::subscription(&subscription())).await.unwrap().unwrap();
-        let group = state.group.unwrap();
+        let inspect = Inspect::subscription(&subscription()).count_alive(true);
+        let group = self.store.inspect(&inspect).await.unwrap().unwrap().group.unwrap();
         let stored = self.store.load(&subscription()).await.unwrap();
         let stored = stored.map(|c| (c.position, c.epoch, c.owner, c.paused, c.reason));
         let attempts = self.store.attempts(&LoadAttempts::all(subscription())).await.unwrap();

@@ -174,7 +174,10 @@ async fn g13_only_consumers_whose_heartbeat_stands_are_alive() {
     store.append([1]).await;
     store.ensure_group(0).await;
     store.read_group("without a heartbeat", 1).await;
-    let alive = || async { store.state().await.group.unwrap().consumers_alive };
+    let alive = || async {
+        let inspect = Inspect::subscription(&store.orders).count_alive(true);
+        store.sqlite.inspect(&inspect).await.unwrap().unwrap().group.unwrap().consumers_alive.unwrap()
+    };
     assert_eq!(alive().await, 0);
     store.beat("a", 1, Duration::from_secs(600)).await.unwrap();
     store.beat("b", 2, Duration::from_secs(600)).await.unwrap();
