@@ -6,8 +6,9 @@ use futures_util::future::FutureExt;
 
 use super::{End, Session, close::LAST_WORD_MIN};
 use crate::{
-    Attempts, Delivery, Epoch, Error, ErrorKind, Letter, Outcome, Result,
-    backend::{BuryLetters, Claim, Claimed, Fate, NewLetter, NoteAttempts},
+    Attempts, Delivery, EntryId, Epoch, Error, ErrorKind, Letter, Outcome, Result,
+    backend::{BuryLetters, Claim, Claimed, Fate, NewLetter, NoteAttempts, ReadPending},
+    clock,
     consumer::{
         DeadLetters, Ownership,
         book::Note,
@@ -19,6 +20,12 @@ use crate::{
         observer::Observation,
     },
 };
+
+/// So many looks for the dead are spared in a row at most where nothing is pending: one also removes the dead that left nothing.
+const CLAIMS_SPARED_MAX: u32 = 10;
+
+/// At this look an entry that is the oldest pending one, and not held, is looked for among what is pending for us.
+const ASTRAY_AT: u32 = 3;
 
 /// Burials that have ended.
 pub(super) struct BuryDone {
@@ -39,7 +46,18 @@ pub(super) struct Claims {
 }
 
 /// Claims, and asks what is remembered of attempts at what was claimed.
-pub(super) async fn claim(context: &Context, request: &Claim) -> Result<Claims> {
+///
+/// `astray` is the oldest pending entry, if it has been for a while and we do not hold it. It may be pending for us all the same:
+/// a read that was dropped takes effect whenever the network delivers it, and then nobody else has what it took while we live.
+async fn claim_from(context: &Context, request: &Claim, astray: Option<EntryId>) -> Result<Claims> {
+    if let Some(id) = astray {
+        let after = id.prev().unwrap_or_default();
+        let look = ReadPending::new(context.subscription.clone(), context.name.clone(), after, 1);
+        if context.stream.read_pending(&look).await?.first().is_some_and(|entry| entry.id == id) {
+            tracing::info!(%id, "a read that was dropped has taken effect: what is pending is read again");
+            context.resume.notify_one();
+        }
+    }
     let claimed = context.stream.claim(request).await?;
     let ids = claimed.entries.iter().map(|entry| entry.id).collect();
     // Without an answer, what was claimed is pending for us and nobody has seen it.
@@ -48,6 +66,42 @@ pub(super) async fn claim(context: &Context, request: &Claim) -> Result<Claims> 
 }
 
 impl Session<'_> {
+    /// Claims what the dead have left, or spares the look where nothing can be.
+    pub(super) fn look_for_the_dead(&mut self) {
+        let settings = &self.context.settings;
+        let wait = settings.claim_interval.mul_f64(0.75 + 0.25 * clock::fraction());
+        self.claim_at = self.context.clock.together(self.now() + wait);
+        let limit = self.machine.room().min(settings.read_entries_max);
+        let spared = self.claim_from == EntryId::ZERO
+            && self.claims_spared < CLAIMS_SPARED_MAX
+            && self.context.has_nothing_of_the_dead();
+        self.claims_spared = if spared { self.claims_spared + 1 } else { 0 };
+        if limit == 0 || spared {
+            return;
+        }
+        let claim = Claim::new(
+            self.context.subscription.clone(),
+            self.context.name.clone(),
+            limit,
+            settings.claim_min_idle,
+        )
+        .from(self.claim_from)
+        .unless_within(settings.claim_interval / 4);
+        let (context, astray) = (Arc::clone(self.context), self.astray());
+        self.claiming = Some(async move { claim_from(&context, &claim, astray).await }.boxed());
+    }
+
+    /// The oldest pending entry, when it has been for some looks and we do not hold it.
+    fn astray(&mut self) -> Option<EntryId> {
+        let oldest = self.context.state()?.group?.first_pending;
+        let oldest = oldest.filter(|&id| !self.machine.ledger().knows(id));
+        let looks = |id| {
+            self.not_held.filter(|(last, _)| *last == id).map_or(1, |(_, looks)| looks.saturating_add(1))
+        };
+        self.not_held = oldest.map(|id| (id, looks(id)));
+        self.not_held.filter(|(_, looks)| *looks == ASTRAY_AT).map(|(id, _)| id)
+    }
+
     pub(super) fn bury(&mut self, burials: Vec<Burial>) {
         let (context, lanes, epoch) = (Arc::clone(self.context), Arc::clone(self.lanes), self.epoch());
         self.burying = Some(

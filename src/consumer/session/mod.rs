@@ -9,7 +9,7 @@ mod status;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use futures_util::future::{BoxFuture, FutureExt, pending};
+use futures_util::future::{BoxFuture, pending};
 use tokio::{
     sync::mpsc,
     task::{JoinHandle, JoinSet},
@@ -36,13 +36,10 @@ use super::{
     settings::Ownership,
     tracker::Tracker,
 };
-use crate::{EntryId, Epoch, Error, ErrorKind, Incarnation, Result, backend::Claim, clock};
+use crate::{EntryId, Epoch, Error, ErrorKind, Incarnation, Result, clock};
 
 /// How often a save also asks for the ordinal, at most.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// So many looks for the dead are spared in a row at most where nothing is pending: one also removes the dead that left nothing.
-const CLAIMS_SPARED_MAX: u32 = 10;
 
 /// One time of being a consumer of the group, or the owner of the lease.
 pub(crate) struct Session<'a> {
@@ -72,6 +69,8 @@ pub(crate) struct Session<'a> {
     claim_at: Duration,
     /// How often in a row there was no need to look for the dead.
     claims_spared: u32,
+    /// The oldest pending entry at the last look, and at how many looks in a row it was, if we do not hold it.
+    not_held: Option<(EntryId, u32)>,
     status_at: Duration,
     /// Whether the checkpoint lacks its ordinal, and when it is asked for next.
     count_open: bool,
@@ -183,6 +182,7 @@ impl<'a> Session<'a> {
             // Many consumers of a process begin at once: what they do now and then is spread.
             claim_at: now + settings.claim_interval.mul_f64(clock::fraction()),
             claims_spared: 0,
+            not_held: None,
             status_at: now + settings.probe_interval.mul_f64(clock::fraction()),
             // Whoever was here before may have acked and died before it advanced.
             count_open: settings.ownership == Ownership::Shared,
@@ -365,25 +365,7 @@ impl<'a> Session<'a> {
             }
         }
         if now >= self.claim_at && self.is_shared() && self.claiming.is_none() && self.deadline.is_none() {
-            let wait = settings.claim_interval.mul_f64(0.75 + 0.25 * clock::fraction());
-            self.claim_at = self.context.clock.together(now + wait);
-            let limit = self.machine.room().min(settings.read_entries_max);
-            let spared = self.claim_from == EntryId::ZERO
-                && self.claims_spared < CLAIMS_SPARED_MAX
-                && self.context.has_nothing_of_the_dead();
-            self.claims_spared = if spared { self.claims_spared + 1 } else { 0 };
-            if limit > 0 && !spared {
-                let context = Arc::clone(self.context);
-                let claim = Claim::new(
-                    context.subscription.clone(),
-                    context.name.clone(),
-                    limit,
-                    settings.claim_min_idle,
-                )
-                .from(self.claim_from)
-                .unless_within(settings.claim_interval / 4);
-                self.claiming = Some(async move { dead::claim(&context, &claim).await }.boxed());
-            }
+            self.look_for_the_dead();
         }
     }
 }

@@ -54,6 +54,25 @@ async fn g6_a_group_that_goes_while_it_is_read_is_created_at_the_checkpoint() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn g14_what_a_read_that_was_dropped_takes_long_after_is_handled() {
+    let memory = Memory::new();
+    append(&memory, 5).await;
+    let (recorder, stop) = Recorder::until(25);
+    let consumer = builder(&memory, Ownership::Shared).build().unwrap();
+    let late = ReadGroup::new(subscription(), consumer.name().clone(), 10);
+    let run = tokio::spawn(consumer.run(recorder.clone(), stop));
+    until("it waits for more", async || watermark(&memory).await.is_some_and(|w| w.ms == 5)).await;
+    append(&memory, 10).await;
+    // Nobody else gets a turn in between: it is what the network has kept.
+    assert_eq!(memory.read_group(&late).await.unwrap().len(), 10);
+    append(&memory, 10).await;
+    run.await.unwrap().unwrap();
+    let mut seen = recorder.seen();
+    seen.sort_unstable();
+    assert_eq!(seen, to(25));
+}
+
+#[tokio::test(start_paused = true)]
 async fn g7_what_is_lost_from_a_stream_that_was_not_there_at_first_is_told() {
     for ownership in both() {
         let memory = Memory::new();
