@@ -8,7 +8,7 @@ use redis::parse_redis_value;
 
 use crate::{
     checkpoint::{read_answer, read_record},
-    client::{Fault, Reply, Value},
+    client::{Fault, ReadReply, Reply, Value},
     error::reading,
     read::pending_entries,
     reply,
@@ -27,6 +27,16 @@ pub fn reply(mut data: &[u8]) {
     let (redis, fred) = (tree.redis(), tree.fred());
     assert_eq!(plain(redis.clone()), plain(fred.clone()), "{tree:?}");
     assert_eq!(redis.clone().checked().map(plain), fred.clone().checked().map(plain));
+    let wire = Bytes::from(tree.wire());
+    assert_eq!(parse_redis_value(&wire).map(plain).map_err(drop), Ok(plain(redis.clone())), "{tree:?}");
+    // What is taken apart without a driver is what a driver would have made of it, or nothing.
+    if let Ok(entries) = reply::entries(ReadReply::<redis::Value>::Frame(wire)) {
+        assert_eq!(
+            entries,
+            reply::entries(ReadReply::Value(redis.clone())).expect("it can be read"),
+            "{tree:?}"
+        );
+    }
     for ((name, by_redis), (_, by_fred)) in all_ways(&redis).into_iter().zip(all_ways(&fred)) {
         assert_eq!(by_redis, by_fred, "{name} of {tree:?}");
     }
@@ -48,8 +58,8 @@ fn all_ways<V: Value + Clone>(value: &V) -> Vec<(&'static str, Read)> {
         ("optional_id", said(reply::optional_id(v()))),
         ("fields", said(reply::fields(v()))),
         ("entry", said(reply::entry(v()))),
-        ("entries", said(reply::entries(v()))),
-        ("deliveries", said(reply::deliveries(v()))),
+        ("entries", said(reply::entries(ReadReply::Value(v())))),
+        ("deliveries", said(reply::deliveries(ReadReply::Value(v())))),
         ("streams", said(reply::streams(v()))),
         ("last_id", said(reply::last_id(v()))),
         ("history", said(reply::history(v()))),
@@ -186,6 +196,34 @@ impl Tree {
 
     fn some(data: &mut &[u8], depth: u8) -> Vec<Self> {
         (0..byte(data) % 7).map(|_| Self::of(data, depth + 1)).collect()
+    }
+
+    /// As it comes from a server.
+    fn wire(&self) -> Vec<u8> {
+        let blob = |bytes: &[u8]| [format!("${}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
+        let many = |kind, items: &mut dyn Iterator<Item = Vec<u8>>, of: usize| {
+            let items: Vec<_> = items.collect();
+            [format!("{kind}{}\r\n", items.len() / of).into_bytes(), items.concat()].concat()
+        };
+        match self {
+            Self::Nil => b"_\r\n".to_vec(),
+            Self::Int(number) => format!(":{number}\r\n").into_bytes(),
+            Self::Bool(truth) => format!("#{}\r\n", if *truth { 't' } else { 'f' }).into_bytes(),
+            Self::Double(number) => format!(",{number}\r\n").into_bytes(),
+            Self::Blob(bytes) => blob(bytes),
+            Self::Simple(text) => format!("+{text}\r\n").into_bytes(),
+            Self::Error(text) => format!("-{text}\r\n").into_bytes(),
+            Self::List(items) => many('*', &mut items.iter().map(Self::wire), 1),
+            Self::Push(items) => {
+                // The drivers see what kind of message it is.
+                many('>', &mut [blob(b"message")].into_iter().chain(items.iter().map(Self::wire)), 1)
+            }
+            Self::Set(member) => many('~', &mut member.iter().map(|member| member.wire()), 1),
+            Self::Map(members) => {
+                let pair = |(name, value): &(String, Box<Self>)| [blob(name.as_bytes()), value.wire()];
+                many('%', &mut members.iter().flat_map(pair), 2)
+            }
+        }
     }
 
     fn redis(&self) -> redis::Value {

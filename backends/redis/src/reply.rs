@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use highwater::{Delivery, Entry, EntryId, Fields};
 
-use crate::client::{Fault, Reply, Value};
+use crate::client::{Fault, ReadReply, Reply, Value, entries_of_frame};
 
 type Result<T> = std::result::Result<T, Fault>;
 
@@ -173,19 +173,23 @@ pub(crate) fn last_id<V: Value>(value: V) -> Result<EntryId> {
 }
 
 /// The reply to `XREAD`.
-pub(crate) fn entries<V: Value>(value: V) -> Result<Vec<Entry>> {
-    let parse = |value| match entry(value)? {
-        (id, Some(fields)) => Ok(Entry::new(id, fields)),
-        (_, None) => Err(Fault::Unreadable("an entry that was read has no fields")),
-    };
-    of_one_stream(value)?.into_iter().map(parse).collect()
+pub(crate) fn entries<V: Value>(reply: ReadReply<V>) -> Result<Vec<Entry>> {
+    read(reply, Entry::new)
 }
 
 /// The reply to `XREADGROUP` for new entries.
-pub(crate) fn deliveries<V: Value>(value: V) -> Result<Vec<Delivery>> {
+pub(crate) fn deliveries<V: Value>(reply: ReadReply<V>) -> Result<Vec<Delivery>> {
+    read(reply, |id, fields| Delivery::new(Entry::new(id, fields), 1))
+}
+
+fn read<V: Value, T>(reply: ReadReply<V>, make: impl Fn(EntryId, Fields) -> T) -> Result<Vec<T>> {
+    let value = match reply {
+        ReadReply::Frame(frame) => return entries_of_frame(&frame, make),
+        ReadReply::Value(value) => value,
+    };
     let parse = |value| match entry(value)? {
-        (id, Some(fields)) => Ok(Delivery::new(Entry::new(id, fields), 1)),
-        (_, None) => Err(Fault::Unreadable("a new entry has no fields")),
+        (id, Some(fields)) => Ok(make(id, fields)),
+        (_, None) => Err(Fault::Unreadable("an entry that was read has no fields")),
     };
     of_one_stream(value)?.into_iter().map(parse).collect()
 }

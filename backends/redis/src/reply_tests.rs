@@ -1,4 +1,6 @@
-use super::*;
+use std::fmt::Debug;
+
+use super::{Result, *};
 
 /// A driver's value, as plain as can be.
 #[derive(Clone, Debug)]
@@ -33,6 +35,47 @@ impl Value for Fake {
             value => Ok(value),
         }
     }
+}
+
+impl Fake {
+    /// As a server sends it.
+    fn frame(&self) -> Vec<u8> {
+        let of = |kind, count, parts: Vec<Vec<u8>>| {
+            [format!("{kind}{count}\r\n").into_bytes(), parts.concat()].concat()
+        };
+        match self {
+            Nil => b"$-1\r\n".to_vec(),
+            Int(number) => format!(":{number}\r\n").into_bytes(),
+            Text(text) => [format!("${}\r\n", text.len()).as_bytes(), text, b"\r\n"].concat(),
+            List(items) => of('*', items.len(), items.iter().map(Self::frame).collect()),
+            Map(pairs) => of(
+                '%',
+                pairs.len(),
+                pairs.iter().flat_map(|(name, value)| [name.frame(), value.frame()]).collect(),
+            ),
+            Error(text) => format!("-{text}\r\n").into_bytes(),
+            Strange => b",1.5\r\n".to_vec(),
+        }
+    }
+}
+
+/// What a read finds, which is the same whoever takes the reply apart.
+fn read_both<T: Debug>(reply: Fake, read: fn(ReadReply<Fake>) -> Result<Vec<T>>) -> Result<Vec<T>> {
+    let said = |found: &Result<Vec<T>>| {
+        found.as_ref().map_or_else(|_| "an error".to_owned(), |found| format!("{found:?}"))
+    };
+    let by_frame = read(ReadReply::Frame(reply.frame().into()));
+    let by_value = read(ReadReply::Value(reply));
+    assert_eq!(said(&by_frame), said(&by_value));
+    by_value
+}
+
+fn entries(reply: Fake) -> Result<Vec<Entry>> {
+    read_both(reply, super::entries)
+}
+
+fn deliveries(reply: Fake) -> Result<Vec<Delivery>> {
+    read_both(reply, super::deliveries)
 }
 
 fn pair(id: &'static [u8], fields: Fake) -> Fake {
@@ -120,6 +163,7 @@ fn payload_bytes_move_out_of_the_drivers_value() {
     let address = payload.as_ptr();
     let text = |text: &str| BulkString(text.as_bytes().to_vec());
     let entry = Array(vec![text("1-0"), Array(vec![text("f"), BulkString(payload)])]);
-    let read = entries(Array(vec![Array(vec![text("s"), Array(vec![entry])])])).unwrap();
+    let reply = Array(vec![Array(vec![text("s"), Array(vec![entry])])]);
+    let read = super::entries(ReadReply::Value(reply)).unwrap();
     assert_eq!(read[0].fields.get("f").unwrap().as_ptr(), address);
 }

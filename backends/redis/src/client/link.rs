@@ -11,7 +11,7 @@ use highwater::{GroupName, Result, StreamName};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    Connection, Driver, Fault,
+    Connection, Driver, Fault, ReadReply,
     address::Place,
     cluster::{Cluster, Redirect},
     dialer::Dialer,
@@ -113,8 +113,15 @@ impl<D: Driver> Link<D> {
         way: &Way,
         command: &CommandOf<D>,
         block: Option<Duration>,
-    ) -> Result<ValueOf<D>, Fault> {
-        self.one(Some(key), self.by(way, block), command).await
+    ) -> Result<ReadReply<ValueOf<D>>, Fault> {
+        let By::Own(limit) = self.by(way, block) else {
+            return self.one(Some(key), self.by(way, block), command).await.map(ReadReply::Value);
+        };
+        let pool = self.pool(Some(key)).await?;
+        match self.noted(pool.read(limit, command).await)? {
+            Ok(reply) => Ok(reply),
+            Err(text) => self.followed(&pool, By::Own(limit), command, Err(text)).await.map(ReadReply::Value),
+        }
     }
 
     /// Runs commands in one round trip on a reading connection.

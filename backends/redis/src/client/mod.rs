@@ -3,8 +3,11 @@
 //! The traits are sealed: they are public so that [`Redis`](crate::Redis) can be generic over them, and not reachable.
 
 mod address;
+#[cfg(feature = "redis-rs")]
+mod bypass;
 mod cluster;
 mod dialer;
+mod frame;
 #[cfg(feature = "fred")]
 mod fred;
 mod link;
@@ -18,6 +21,7 @@ use std::{error::Error as StdError, fmt, sync::Arc};
 
 use bytes::Bytes;
 
+pub(crate) use frame::entries as entries_of_frame;
 #[cfg(feature = "fred")]
 pub use fred::Fred;
 pub(crate) use link::{CommandOf, Link, ValueOf, Way};
@@ -58,6 +62,15 @@ pub trait Connection: Clone + Send + Sync + 'static {
 
     /// Sends a command and awaits its reply. An error reply is a value.
     fn send(&mut self, command: &Self::Command) -> impl Future<Output = Result<Self::Value, Fault>> + Send;
+
+    /// Sends a read and awaits its reply, which the driver need not have taken apart. Nothing else may be outstanding: what
+    /// does not come to its end leaves the connection fit for nothing.
+    fn read(
+        &mut self,
+        command: &Self::Command,
+    ) -> impl Future<Output = Result<ReadReply<Self::Value>, Fault>> + Send {
+        async { self.send(command).await.map(ReadReply::Value) }
+    }
 
     /// Sends commands in one go and awaits a reply for each. Error replies are values.
     fn send_all(
@@ -104,6 +117,15 @@ pub enum Reply<V> {
     Error(String),
     /// Something that no command of ours answers with.
     Other,
+}
+
+/// The reply to a read.
+#[derive(Debug)]
+pub enum ReadReply<V> {
+    /// As the driver sees it. Errors always come so.
+    Value(V),
+    /// As it came: complete, and a list or a map.
+    Frame(Bytes),
 }
 
 /// Why there is no reply.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Command, Connection, Driver, Fault, Value,
+    Command, Connection, Driver, Fault, ReadReply, Value,
     address::Node,
     dialer::{Dialer, within},
     link::{BatchOf, CommandOf, ValueOf},
@@ -62,6 +62,21 @@ impl<D: Driver> Pool<D> {
         let work = async |connection: &mut D::Connection| Ok(connection.send(command).await?.checked());
         let is_demoted = |answer: &Answer<D>| is_of_replica(answer);
         self.with(by, work, is_demoted).await
+    }
+
+    /// Runs a read on a connection of its own, on which the reply may take this long.
+    pub(crate) async fn read(
+        &self,
+        limit: Duration,
+        command: &CommandOf<D>,
+    ) -> Result<Result<ReadReply<ValueOf<D>>, String>, Fault> {
+        let work = async |connection: &mut D::Connection| {
+            Ok(match connection.read(command).await? {
+                ReadReply::Value(value) => value.checked().map(ReadReply::Value),
+                frame @ ReadReply::Frame(_) => Ok(frame),
+            })
+        };
+        self.with(By::Own(limit), work, is_of_replica).await
     }
 
     /// Runs commands in one round trip.

@@ -1,18 +1,31 @@
 //! The driver `redis`. No other file knows it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
+use futures_util::future::select_ok;
 use redis::{
-    AsyncConnectionConfig, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion,
-    RedisConnectionInfo, RedisError, ServerError,
+    AsyncConnectionConfig, Cmd, Pipeline, ProtocolVersion, RedisConnectionInfo, RedisError, ServerError,
     aio::MultiplexedConnection,
-    io::tcp::{TcpSettings, socket2::TcpKeepalive},
+    io::tcp::socket2::{SockRef, TcpKeepalive},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream, lookup_host},
+    task::AbortHandle,
 };
 
 use super::{
-    Command, Connection, Driver, Fault, Reply, Value,
+    Command, Connection, Driver, Fault, ReadReply, Reply, Value,
     address::{Login, Node},
+    bypass::{Bypass, Bypassed},
 };
 
 /// After this much silence the kernel asks whether the other side is still there.
@@ -25,7 +38,7 @@ pub struct RedisRs {
 }
 
 impl Driver for RedisRs {
-    type Connection = MultiplexedConnection;
+    type Connection = Socket;
 
     fn new(login: &Login) -> highwater::Result<Self> {
         #[cfg(feature = "tls")]
@@ -43,27 +56,68 @@ impl Driver for RedisRs {
         Ok(Self { login: info, tls: login.tls })
     }
 
-    async fn connect(&self, node: &Node) -> Result<MultiplexedConnection, Fault> {
-        let addr = match node.clone() {
-            Node::Tcp(host, port) if self.tls => {
-                ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
-            }
-            Node::Tcp(host, port) => ConnectionAddr::Tcp(host, port),
-            Node::Unix(path) => ConnectionAddr::Unix(path),
-        };
-        let tcp = TcpSettings::default()
-            .set_nodelay(true)
-            .set_keepalive(TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE));
-        let client = addr
+    async fn connect(&self, node: &Node) -> Result<Socket, Fault> {
+        match node.clone() {
+            Node::Tcp(host, port) if self.tls => self.encrypted(host, port).await,
+            Node::Tcp(host, port) => self.on(tcp(&host, port).await.map_err(unreachable)?).await,
+            Node::Unix(path) => self.on(UnixStream::connect(path).await.map_err(unreachable)?).await,
+        }
+    }
+}
+
+impl RedisRs {
+    /// Takes a socket that is connected.
+    async fn on(
+        &self,
+        socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<Socket, Fault> {
+        let (socket, bypass) = Bypassed::new(socket);
+        let connecting = MultiplexedConnection::new_with_config(&self.login, socket, config());
+        let (connection, driver) = connecting.await.map_err(refused)?;
+        let task = tokio::spawn(driver).abort_handle();
+        let plain = Plain { bypass, room: AtomicUsize::new(0), task };
+        Ok(Socket { connection, plain: Some(Arc::new(plain)) })
+    }
+
+    /// The driver knows how to encrypt, and keeps its socket to itself.
+    async fn encrypted(&self, host: String, port: u16) -> Result<Socket, Fault> {
+        use redis::{ConnectionAddr, IntoConnectionInfo, io::tcp::TcpSettings};
+        let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive());
+        let client = ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
             .into_connection_info()
             .and_then(|info| {
                 redis::Client::open(info.set_redis_settings(self.login.clone()).set_tcp_settings(tcp))
             })
             .map_err(refused)?;
-        // Both default to less than a blocking read takes, and their timeouts cannot be told apart from others.
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        client.get_multiplexed_async_connection_with_config(&config).await.map_err(refused)
+        let connection =
+            client.get_multiplexed_async_connection_with_config(&config()).await.map_err(refused)?;
+        Ok(Socket { connection, plain: None })
     }
+}
+
+/// Both times default to less than a blocking read takes, and cannot be told apart from others.
+fn config() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None)
+}
+
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE)
+}
+
+/// Connects to whichever address of the host answers first.
+async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let addresses: Vec<_> = lookup_host((host, port)).await?.collect();
+    if addresses.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
+    }
+    let (socket, _) = select_ok(addresses.into_iter().map(|to| Box::pin(TcpStream::connect(to)))).await?;
+    socket.set_nodelay(true)?;
+    SockRef::from(&socket).set_tcp_keepalive(&keepalive())?;
+    Ok(socket)
+}
+
+fn unreachable(error: io::Error) -> Fault {
+    Fault::NotConnected(Some(Arc::new(error)))
 }
 
 /// Why there is no connection.
@@ -84,7 +138,31 @@ impl fmt::Debug for RedisRs {
     }
 }
 
-impl Connection for MultiplexedConnection {
+/// A connection of the driver.
+#[expect(missing_debug_implementations, reason = "nothing can name it")]
+#[derive(Clone)]
+pub struct Socket {
+    connection: MultiplexedConnection,
+    /// Unless it is encrypted.
+    plain: Option<Arc<Plain>>,
+}
+
+/// What goes with a socket of ours.
+struct Plain {
+    bypass: Arc<Bypass>,
+    /// How long the last reply was that was taken.
+    room: AtomicUsize,
+    task: AbortHandle,
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        // It waits for replies that are outstanding otherwise, and keeps the socket open.
+        self.task.abort();
+    }
+}
+
+impl Connection for Socket {
     type Command = Cmd;
     type Value = redis::Value;
     type Batch = Pipeline;
@@ -102,11 +180,24 @@ impl Connection for MultiplexedConnection {
     }
 
     async fn send(&mut self, command: &Cmd) -> Result<redis::Value, Fault> {
-        self.send_packed_command(command).await.or_else(lost)
+        self.connection.send_packed_command(command).await.or_else(lost)
+    }
+
+    async fn read(&mut self, command: &Cmd) -> Result<ReadReply<redis::Value>, Fault> {
+        let Some(plain) = self.plain.clone() else { return self.send(command).await.map(ReadReply::Value) };
+        plain.bypass.arm(plain.room.load(Ordering::Relaxed));
+        let value = self.send(command).await?;
+        Ok(match plain.bypass.taken() {
+            Some(frame) => {
+                plain.room.store(frame.len(), Ordering::Relaxed);
+                ReadReply::Frame(frame)
+            }
+            None => ReadReply::Value(value),
+        })
     }
 
     async fn send_all(&mut self, batch: &Pipeline) -> Result<Vec<redis::Value>, Fault> {
-        let replies = self.send_packed_commands(batch, 0, batch.len()).await;
+        let replies = self.connection.send_packed_commands(batch, 0, batch.len()).await;
         replies.map_err(|error| Fault::Lost(Some(Arc::new(error))))
     }
 }

@@ -1,0 +1,194 @@
+//! A socket under a driver, from which the reply to a read can be taken before the driver's parser sees it.
+
+use std::{
+    io, mem,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex},
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use super::{frame::Scan, pool::lock};
+
+/// What the driver sees in place of a reply that was taken.
+const STAND_IN: &[u8] = b"+OK\r\n";
+/// The least room for what comes.
+const ROOM_MIN: usize = 16 * 1024;
+
+/// Says that the next reply is to be taken, and has it then.
+#[derive(Debug, Default)]
+pub(super) struct Bypass(Mutex<State>);
+
+#[derive(Debug, Default)]
+enum State {
+    /// All goes to the driver.
+    #[default]
+    Open,
+    /// The next reply is ours.
+    Taking {
+        bytes: BytesMut,
+        scan: Scan,
+    },
+    Taken(Bytes),
+}
+
+impl Bypass {
+    /// Takes the next reply, if it is a list. Nothing may be outstanding. `room` is how long it is expected to be.
+    pub(super) fn arm(&self, room: usize) {
+        *lock(&self.0) =
+            State::Taking { bytes: BytesMut::with_capacity(room.max(ROOM_MIN)), scan: Scan::new() };
+    }
+
+    /// What was taken. `None`: the driver has the reply.
+    pub(super) fn taken(&self) -> Option<Bytes> {
+        match mem::take(&mut *lock(&self.0)) {
+            State::Taken(bytes) => Some(bytes),
+            State::Open | State::Taking { .. } => None,
+        }
+    }
+}
+
+/// A socket that a driver reads.
+#[derive(Debug)]
+pub(super) struct Bypassed<S> {
+    socket: S,
+    bypass: Arc<Bypass>,
+    /// What the driver is to see next.
+    next: Bytes,
+}
+
+impl<S: AsyncRead + Unpin> Bypassed<S> {
+    pub(super) fn new(socket: S) -> (Self, Arc<Bypass>) {
+        let bypass = Arc::<Bypass>::default();
+        (Self { socket, bypass: Arc::clone(&bypass), next: Bytes::new() }, bypass)
+    }
+
+    /// Reads what is ours, if the next reply is. Then the driver has something to see, or the socket has ended.
+    fn read_ours(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut state = lock(&self.bypass.0);
+        let mut is_ours = false;
+        while let State::Taking { bytes, scan } = &mut *state {
+            is_ours = true;
+            if bytes.capacity() == bytes.len() {
+                bytes.reserve(bytes.len().max(ROOM_MIN));
+            }
+            if ready!(pin!(self.socket.read_buf(bytes)).poll(cx))? == 0 {
+                break;
+            }
+            // Errors, what the server says unasked, and what is not of the protocol are for the driver.
+            let is_list = matches!(bytes.first(), Some(b'*' | b'%'));
+            match scan.end(bytes) {
+                Ok(None) if is_list => {}
+                Ok(Some(len)) if is_list => {
+                    let reply = bytes.split_to(len).freeze();
+                    self.next = [STAND_IN, &bytes[..]].concat().into();
+                    *state = State::Taken(reply);
+                }
+                _ => {
+                    self.next = mem::take(bytes).freeze();
+                    *state = State::Open;
+                }
+            }
+        }
+        Poll::Ready(Ok(is_ours))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Bypassed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.next.is_empty() && !ready!(self.read_ours(cx))? {
+            return Pin::new(&mut self.socket).poll_read(cx, buf);
+        }
+        let len = self.next.len().min(buf.remaining());
+        buf.put_slice(&self.next.split_to(len));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Bypassed<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    const LIST: &[u8] = b"*2\r\n$3\r\nabc\r\n:1\r\n";
+
+    fn pair() -> (DuplexStream, Bypassed<DuplexStream>, Arc<Bypass>) {
+        let (server, socket) = duplex(1024);
+        let (driver, bypass) = Bypassed::new(socket);
+        (server, driver, bypass)
+    }
+
+    /// What the driver sees of what the server sends in pieces.
+    async fn seen(
+        server: &mut DuplexStream,
+        driver: &mut Bypassed<DuplexStream>,
+        pieces: &[&[u8]],
+    ) -> Vec<u8> {
+        let mut seen = Vec::new();
+        for piece in pieces {
+            server.write_all(piece).await.unwrap();
+            let mut bytes = [0; 4];
+            // A task that never waits is held up now and then.
+            tokio::task::yield_now().await;
+            while let Poll::Ready(len) = futures_util::poll!(pin!(driver.read(&mut bytes))) {
+                seen.extend(&bytes[..len.unwrap()]);
+            }
+        }
+        seen
+    }
+
+    #[tokio::test]
+    async fn a_list_passes_by_the_driver_and_what_follows_does_not() {
+        let more = b"+more\r\n";
+        for cut in 1..LIST.len() {
+            let (mut server, mut driver, bypass) = pair();
+            bypass.arm(0);
+            let end = [&LIST[cut..], more].concat();
+            assert_eq!(seen(&mut server, &mut driver, &[&LIST[..cut], &end]).await, b"+OK\r\n+more\r\n");
+            assert_eq!(bypass.taken().unwrap(), LIST);
+            assert_eq!(seen(&mut server, &mut driver, &[LIST]).await, LIST, "it was one reply");
+            assert!(bypass.taken().is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn all_else_goes_to_the_driver() {
+        for reply in [&b"-NOGROUP gone\r\n"[..], b"_\r\n", b">1\r\n+said\r\n*1\r\n:1\r\n", b"*x\r\n"] {
+            let (mut server, mut driver, bypass) = pair();
+            bypass.arm(0);
+            assert_eq!(seen(&mut server, &mut driver, &[&reply[..1], &reply[1..]]).await, reply);
+            assert!(bypass.taken().is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn g14_a_reply_that_breaks_off_is_the_end_of_the_connection() {
+        let (mut server, mut driver, bypass) = pair();
+        bypass.arm(0);
+        server.write_all(&LIST[..5]).await.unwrap();
+        drop(server);
+        assert_eq!(driver.read(&mut [0; 64]).await.unwrap(), 0);
+        assert!(bypass.taken().is_none());
+    }
+}
