@@ -3,6 +3,7 @@
 mod dead;
 mod delivery;
 mod ownership;
+mod readers;
 mod resume;
 mod review;
 mod stop;
