@@ -1,7 +1,5 @@
 //! PostgreSQL as a checkpoint store.
 
-use std::sync::atomic::Ordering;
-
 use async_trait::async_trait;
 use highwater::{
     Attempts, Checkpoint, EntryId, Epoch, Error, ErrorKind, GroupName, Result, StreamName, Subscription,
@@ -84,23 +82,29 @@ impl CheckpointBackend for Postgres {
     }
 
     async fn advance(&self, request: &Advance) -> Result<Advanced> {
-        let prune = self.prunes().load(Ordering::Relaxed);
+        let (of, epoch) = (&request.subscription, request.epoch);
+        let prune = self.pruning().from(of, epoch);
         let forward = self.sql().forward(request, prune);
-        if self.lanes().write(&request.subscription, forward).await?.len() > 1 {
+        if self.lanes().write(of, forward).await?.len() > 1 {
+            if prune.is_some() {
+                self.pruning().done(of, epoch, Some(request.position.watermark));
+            }
             return Ok(Advanced::new(true, request.position.watermark));
         }
         // As far already, most likely, since another consumer was faster: looking is cheaper than the general statement.
-        let rows = self.lanes().read(&request.subscription, self.sql().load(&request.subscription)).await?;
-        let record = rows.first().map(|row| Record::of(row, &request.subscription)).transpose()?.flatten();
+        let rows = self.lanes().read(of, self.sql().load(of)).await?;
+        let record = rows.first().map(|row| Record::of(row, of)).transpose()?.flatten();
         if let Some(stored) = record.as_ref().and_then(Record::position) {
-            Record::check(record.as_ref(), request.epoch)?;
+            Record::check(record.as_ref(), epoch)?;
             if request.position.merged_into(stored).is_none() {
                 return Ok(Advanced::new(false, stored.watermark));
             }
         }
-        let statement = self.sql().advance(request, prune);
-        self.write(&request.subscription, &statement, |row, record| {
-            Record::check(record.as_ref(), request.epoch)?;
+        // The record may be another one than the last time, and what is there from the beginning.
+        self.pruning().done(of, epoch, None);
+        let statement = self.sql().advance(request, prune.is_some());
+        self.write(of, &statement, |row, record| {
+            Record::check(record.as_ref(), epoch)?;
             let moved = record::truth(row, sql::MOVED)?;
             match record::id(row, sql::WATERMARK)? {
                 Some(watermark) => Ok(Some(Advanced::new(moved, watermark))),

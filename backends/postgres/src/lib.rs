@@ -7,6 +7,7 @@ mod codec;
 mod error;
 mod lane;
 mod outbox;
+mod prune;
 mod record;
 mod schema;
 mod settings;
@@ -14,12 +15,7 @@ mod silence;
 mod sql;
 mod transaction;
 
-use std::{
-    fmt,
-    str::FromStr,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use highwater::{Error, Result};
 use sqlx::{
@@ -30,6 +26,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     lane::{Lanes, Source},
+    prune::Pruning,
     silence::Silence,
     sql::{Guard, Sql},
 };
@@ -59,8 +56,7 @@ struct Shared {
     sql: Sql,
     runtime: Handle,
     lanes: Lanes,
-    /// Whether this value has settled entries in transactions, each by itself: then there may be something to prune.
-    prunes: AtomicBool,
+    pruning: Pruning,
 }
 
 impl Postgres {
@@ -178,8 +174,7 @@ impl Postgres {
         let source = Source { pool, patience: settings.response_timeout, silence };
         let lanes = Lanes::start(&source, settings.connections);
         let sql = Sql::new(&settings);
-        let shared =
-            Shared { source, own_pool, settings, sql, runtime, lanes, prunes: AtomicBool::new(false) };
+        let shared = Shared { source, own_pool, settings, sql, runtime, lanes, pruning: Pruning::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -202,8 +197,8 @@ impl Postgres {
         self.shared.settings.response_timeout
     }
 
-    fn prunes(&self) -> &AtomicBool {
-        &self.shared.prunes
+    fn pruning(&self) -> &Pruning {
+        &self.shared.pruning
     }
 }
 

@@ -1,6 +1,6 @@
 //! Settling in a transaction of the caller.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use highwater::{
     EntryId, Error, ErrorKind, Outcome, Result, Subscription, backend::Settlement, clock::Clock,
@@ -134,7 +134,7 @@ impl Provisional {
         loop {
             match self.status().await.map_err(|error| error.with_outcome(Outcome::Unknown))?.as_deref() {
                 Some("committed") => {
-                    self.postgres.prunes().fetch_or(self.each, Ordering::Relaxed);
+                    self.postgres.pruning().settled(self.each);
                     return Ok(());
                 }
                 Some("aborted") => {

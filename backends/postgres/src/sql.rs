@@ -185,15 +185,18 @@ impl Sql {
 
     /// The common case of [`advance`](Self::advance): the record is there, this epoch's, and behind, and knows of nothing
     /// ahead that the position does not. It costs the server a small part of what the general statement does. Answers with a
-    /// second row if it was the common case, and has changed nothing if not.
-    pub(crate) fn forward(&self, request: &Advance, prune: bool) -> String {
+    /// second row if it was the common case, and has changed nothing if not. `prune`: above which id to drop what transactions
+    /// have settled.
+    pub(crate) fn forward(&self, request: &Advance, prune: Option<EntryId>) -> String {
         let (table, settled) = (&self.names.checkpoint, &self.names.settled);
         let key = key("c", &request.subscription);
-        let turn = if prune { turn(&request.subscription, Turn::Alone) } else { String::new() };
+        let turn = if prune.is_some() { turn(&request.subscription, Turn::Alone) } else { String::new() };
         let mut sql = self.forward_if(request, &Guard::Alone, &turn, "true");
-        if prune {
+        if let Some(above) = prune {
             sql += &format!(
-                "; DELETE FROM {settled} AS s USING {table} AS c WHERE {key} AND s.checkpoint = c.id AND s.entry <= c.watermark"
+                "; DELETE FROM {settled} AS s USING {table} AS c WHERE {key} AND s.checkpoint = c.id AND s.entry > {} \
+                 AND s.entry <= c.watermark",
+                bytes(above)
             );
         }
         sql

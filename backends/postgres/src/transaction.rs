@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     fmt,
     ops::{Deref, DerefMut},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -160,7 +160,7 @@ impl Shared {
         let mut conn = tx.take();
         match self.source.answer(PgTransactionManager::commit(&mut conn)).await {
             Ok(Ok(())) => {
-                self.prunes.fetch_or(request.position.is_none(), Ordering::Relaxed);
+                self.pruning.settled(request.position.is_none());
                 Ok(Committed::done(settled.watermark))
             }
             Ok(Err(cause)) => {

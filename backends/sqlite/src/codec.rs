@@ -4,6 +4,8 @@
 //! `u64::MAX`. The fields of an entry are one blob: the number of fields, then for each the length of the name, the name,
 //! the length of the value, the value. Numbers are LEB128.
 
+use std::fmt::Write;
+
 use bytes::{Buf, Bytes};
 use highwater::{EntryId, Error, ErrorKind, Fields, Result};
 
@@ -31,8 +33,14 @@ pub(crate) fn unflipped(stored: i64) -> u64 {
 
 /// Ids as the JSON that a statement unpacks with `json_each`: one parameter for any number of them.
 pub(crate) fn json(ids: &[EntryId]) -> String {
-    let pairs: Vec<_> = ids.iter().map(|id| stored(*id)).map(|(ms, seq)| format!("[{ms},{seq}]")).collect();
-    format!("[{}]", pairs.join(","))
+    let mut json = String::with_capacity(ids.len() * 44 + 2);
+    json.push('[');
+    for (i, id) in ids.iter().enumerate() {
+        let (comma, (ms, seq)) = (if i > 0 { "," } else { "" }, stored(*id));
+        write!(json, "{comma}[{ms},{seq}]").expect("writing to a string does not fail");
+    }
+    json.push(']');
+    json
 }
 
 /// A stored count. None is ever negative.

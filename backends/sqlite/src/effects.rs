@@ -258,19 +258,46 @@ async fn which_settled(
     request: &Settlement,
 ) -> Result<(Record, Vec<EntryId>), Fail> {
     // Before the record: outside of a transaction, an advance in between can move them there, never back.
-    let rows: Vec<(i64, i64)> = sqlx::query_as(
-        "SELECT ms, seq FROM highwater_settled WHERE stream = ? AND grp = ? \
-         AND (ms, seq) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?)) ORDER BY ms, seq",
-    )
-    .bind(request.subscription.stream.as_str())
-    .bind(request.subscription.group.as_str())
-    .bind(codec::json(&request.ids))
-    .fetch_all(&mut *tx.conn)
-    .await?;
+    let rows = settled_each(tx, request).await?;
     let record = Record::load(tx, &request.subscription).await?;
     let is_settled = |id: EntryId| record.settles(id) || rows.binary_search(&codec::stored(id)).is_ok();
     let settled = request.ids.iter().copied().filter(|&id| is_settled(id)).collect();
     Ok((record, settled))
+}
+
+/// Which of the entries were settled each by itself, in order.
+async fn settled_each(
+    tx: &mut transaction::Tx<'_>,
+    request: &Settlement,
+) -> Result<Vec<(i64, i64)>, sqlx::Error> {
+    let Settlement { subscription, ids, .. } = request;
+    let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(Vec::new()) };
+    let (first, last) = (codec::stored(*first), codec::stored(*last));
+    // Most often there is none between the first and the last, which is one look-up and not one for each.
+    let any: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM highwater_settled WHERE stream = ? AND grp = ? \
+         AND (ms, seq) >= (?, ?) AND (ms, seq) <= (?, ?))",
+    )
+    .bind(subscription.stream.as_str())
+    .bind(subscription.group.as_str())
+    .bind(first.0)
+    .bind(first.1)
+    .bind(last.0)
+    .bind(last.1)
+    .fetch_one(&mut *tx.conn)
+    .await?;
+    if !any {
+        return Ok(Vec::new());
+    }
+    sqlx::query_as(
+        "SELECT ms, seq FROM highwater_settled WHERE stream = ? AND grp = ? \
+         AND (ms, seq) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?)) ORDER BY ms, seq",
+    )
+    .bind(subscription.stream.as_str())
+    .bind(subscription.group.as_str())
+    .bind(codec::json(ids))
+    .fetch_all(&mut *tx.conn)
+    .await
 }
 
 async fn settle_each(tx: &mut transaction::Tx<'_>, request: &Settlement) -> Result<(), Fail> {

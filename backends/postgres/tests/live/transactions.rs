@@ -61,6 +61,30 @@ async fn g9_entries_that_are_settled_each_by_itself_are_settled_once_and_pruned(
 }
 
 #[tokio::test]
+async fn what_the_watermark_has_passed_is_dropped_whoever_moved_it() {
+    let store = Store::new().await;
+    let kept = async || store.sql("SELECT count(*) FROM highwater.settled").await;
+    let advance = async |epoch, ms| store.postgres.advance(&store.advance(epoch, ms)).await.unwrap();
+    store.handle(&store.each(0, [1, 2, 3])).await.unwrap();
+    advance(0, 1).await;
+    advance(0, 2).await;
+    assert_eq!(kept().await, "1");
+    // One that has settled nothing drops nothing.
+    store.handle(&store.each(0, [4, 5])).await.unwrap();
+    let other = Postgres::from_pool(pool(&store.url, 4)).unwrap();
+    other.advance(&store.advance(0, 5)).await.unwrap();
+    assert_eq!(kept().await, "3");
+    advance(0, 6).await;
+    assert_eq!(kept().await, "0");
+    // A reset leads back below what was dropped.
+    let reset = ResetCheckpoint::new(store.orders.clone(), Position::default());
+    let epoch = other.reset(&reset).await.unwrap().0;
+    store.handle(&store.each(epoch, [1, 2, 7])).await.unwrap();
+    advance(epoch, 2).await;
+    assert_eq!(kept().await, "1");
+}
+
+#[tokio::test]
 async fn g4_a_transaction_of_another_epoch_does_not_take_place() {
     let store = Store::new().await;
     assert_eq!(kind(store.handle(&store.each(1, [1])).await), ErrorKind::Invalid);

@@ -4,17 +4,18 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fred::{
-    clients::Client,
+    clients::{Client, Pipeline},
     error::{Error, ErrorKind},
-    interfaces::{ClientLike, EventInterface},
+    interfaces::{ClientLike, EventInterface, StreamsInterface},
     types::{
         ClusterHash, ConnectHandle, CustomCommand, Resp3Frame, RespVersion,
         config::{Config, ConnectionConfig, ServerConfig, TcpConfig},
+        streams::XID,
     },
 };
 use futures_util::{
     FutureExt,
-    future::{BoxFuture, Shared, join_all},
+    future::{BoxFuture, Shared, join, join_all},
 };
 use socket2::TcpKeepalive;
 use tokio::task::AbortHandle;
@@ -26,6 +27,9 @@ use super::{
 
 /// After this much silence the kernel asks whether the other side is still there.
 const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// Appends an entry.
+const APPEND: &str = "XADD";
 
 /// The client of the `fred` crate.
 pub struct Fred {
@@ -164,7 +168,13 @@ impl Connection for Socket {
     }
 
     async fn send_all(&mut self, batch: &Vec<Cmd>) -> Result<Vec<Resp3Frame>, Fault> {
-        // Its pipelines open the replies and make errors of some; what is sent side by side goes in one go as well.
+        if let [first @ .., last] = &batch[..]
+            && first.len() > 1
+            && batch.iter().all(|command| command.name == APPEND)
+        {
+            return self.append_all(first, last).await;
+        }
+        // Its pipelines open the replies and make errors of some.
         let sent = batch.iter().map(|command| {
             let mut socket = self.clone();
             async move { socket.send(command).await }
@@ -173,11 +183,54 @@ impl Connection for Socket {
     }
 }
 
+impl Socket {
+    /// Appends in one go. The driver writes to the socket after each command that it has no function for, and after each
+    /// that has none behind it in the queue: so the last goes behind a pipeline of the others, which has two or more.
+    async fn append_all(&self, first: &[Cmd], last: &Cmd) -> Result<Vec<Resp3Frame>, Fault> {
+        let pipeline = self.client.pipeline();
+        for command in first {
+            command.append_to(&pipeline).await.map_err(|error| Fault::Lost(Some(Arc::new(error))))?;
+        }
+        let mut behind = self.clone();
+        let (replies, last) = tokio::select! {
+            biased;
+            sent = join(pipeline.try_all(), behind.send(last)) => sent,
+            failure = self.ended.clone() => return Err(Fault::Lost(failure.map(|error| Arc::new(error) as _))),
+        };
+        if replies.len() < first.len() {
+            // One error for all of them.
+            let error = replies.into_iter().find_map(Result::err);
+            return Err(Fault::Lost(error.map(|error| Arc::new(error) as _)));
+        }
+        replies.into_iter().map(|reply| Ok(closed(reply))).chain([last]).collect()
+    }
+}
+
+/// What the driver made of the reply to an appended entry, as it came.
+fn closed(reply: Result<Option<Bytes>, Error>) -> Resp3Frame {
+    match reply {
+        Ok(Some(data)) => Resp3Frame::BlobString { data, attributes: None },
+        Ok(None) => Resp3Frame::Null,
+        Err(error) => Resp3Frame::SimpleError { data: error.details().into(), attributes: None },
+    }
+}
+
 /// A command in the driver's form: its name, and arguments that are shared and not copied when it is sent.
 #[expect(missing_debug_implementations, reason = "nothing can name it")]
 pub struct Cmd {
     name: &'static str,
-    args: Vec<fred::types::Value>,
+    args: Vec<Bytes>,
+}
+
+impl Cmd {
+    /// Puts this, which appends an entry, into a pipeline: a stream, an id, and fields in pairs.
+    async fn append_to(&self, pipeline: &Pipeline<Client>) -> Result<(), Error> {
+        let mut args = self.args.iter().cloned();
+        let (stream, id) = (args.next().unwrap_or_default(), args.next().unwrap_or_default());
+        let id = XID::from(&*String::from_utf8_lossy(&id));
+        let fields: Vec<_> = std::iter::from_fn(|| args.next().zip(args.next())).collect();
+        pipeline.xadd(stream, false, None::<()>, id, fields).await
+    }
 }
 
 impl Command for Cmd {
@@ -190,7 +243,7 @@ impl Command for Cmd {
     }
 
     fn shared(&mut self, bytes: &Bytes) {
-        self.args.push(fred::types::Value::Bytes(bytes.clone()));
+        self.args.push(bytes.clone());
     }
 }
 

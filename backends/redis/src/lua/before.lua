@@ -12,6 +12,8 @@ local function settled_before(record, first, found)
       holes[#holes + 1] = { padded(from or token), padded(to or token) }
     end
   end
+  -- New entries are above whatever is settled.
+  if kind == 'none' and #ARGV >= first and padded(ARGV[first]) > (top > watermark and top or watermark) then return found end
   local hole = 1
   -- unpack() is limited by the size of the stack.
   for start = first, #ARGV, 1000 do

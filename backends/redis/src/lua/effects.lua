@@ -60,18 +60,26 @@ if how == 'position' then
   local _, watermark = advance_record(record, new, owner, group)
   return { 'ok', 'done', watermark }
 end
-for start = first_id, #ARGV, 1000 do
+-- What the group acks is most often below all that is pending, so that the watermark says of it that it is settled.
+local failed, answer, watermark = false, nil, nil
+if how == 'group' then
+  local done
+  done, answer, watermark = pcall(settle_in_group, record, group, first_id, 'drained', tonumber(ARGV[9]), owner)
+  failed = not done
+end
+local below = watermark and padded(watermark) or ''
+for start = padded(ARGV[#ARGV]) > below and first_id or #ARGV + 1, #ARGV, 1000 do
   local members = {}
   for i = start, math.min(start + 999, #ARGV) do
-    members[#members + 1] = 0
-    members[#members + 1] = padded(ARGV[i])
+    local name = padded(ARGV[i])
+    if name > below then
+      members[#members + 1] = 0
+      members[#members + 1] = name
+    end
   end
-  redis.call('ZADD', KEYS[3], unpack(members))
+  if #members > 0 then redis.call('ZADD', KEYS[3], unpack(members)) end
 end
-local watermark
-if how == 'group' then
-  local answer
-  answer, watermark = settle_in_group(record, group, first_id, true, tonumber(ARGV[9]), owner)
-  if answer.err then return answer end
-end
+-- Where the group refuses it, the effects are there all the same, and the entries are settled with them.
+if failed then error(answer, 0) end
+if answer and answer.err then return answer end
 return { 'ok', 'done', watermark or false }

@@ -26,6 +26,8 @@ local function sum(a, b)
   local sign, digits = integer(a)
   local b_sign, b_digits = integer(b)
   if not (digits and b_digits) then return nil, 'integer' end
+  -- Lua's numbers hold those of 15 digits, and the sum of two.
+  if #digits <= 15 and #b_digits <= 15 then return text(tonumber(a) + tonumber(b)) end
   if sign == b_sign then
     digits = add(digits, b_digits)
   elseif compare(digits, b_digits) >= 0 then

@@ -40,7 +40,8 @@ local function drained(stream, group, acked, greatest, count)
 end
 
 -- Acks ARGV[first..], which ascend, and returns how many were pending and how far the group then is settled: nil where the
--- group is gone. The third value is an error, before anything was changed.
+-- group is gone. The third value is an error, before anything was changed. `count`: true, or 'drained' for only where nothing is
+-- pending.
 local function ack(stream, group, first, count)
   local last, acked_id = #ARGV, nil
   -- Which of the ids were delivered shows only before the ack. Normally the first look finds it.
@@ -70,7 +71,7 @@ local function ack(stream, group, first, count)
   local lowest = pending[1][1]
   -- Where what was asked lies below all that is pending, the watermark says it all. What others have settled ahead they have
   -- said; where somebody counts, which is now and then, it is looked at again. A look costs as much as some hundred acks.
-  if greatest and not count and compare_ids(greatest, lowest) < 0 then
+  if greatest and count ~= true and compare_ids(greatest, lowest) < 0 then
     return acked, { watermark = previous(lowest) }
   end
   pending = redis.call('XPENDING', stream, group, '-', '+', HOLES_MAX)

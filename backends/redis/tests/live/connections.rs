@@ -2,7 +2,8 @@
 
 use std::{error::Error as _, sync::Arc, time::Duration};
 
-use highwater::{Epoch, ErrorKind, Outcome, Position, Retry, backend::*};
+use futures_util::FutureExt;
+use highwater::{EntryId, Epoch, ErrorKind, Fields, Outcome, Position, Retry, backend::*};
 use highwater_redis::Settings;
 use tokio::net::TcpListener;
 
@@ -305,4 +306,31 @@ async fn share_one_value(server: &Server, redis: Arc<Redis>, blocked: usize) {
     let state = redis.inspect(&Inspect::subscription(&subscription())).await.unwrap().unwrap().group.unwrap();
     assert_eq!((acked, state.pending, state.last_delivered), (40, 0, id(40)));
     assert_eq!(redis.load(&subscription()).await.unwrap().unwrap().position.watermark, id(40));
+}
+
+#[tokio::test]
+async fn the_entries_of_a_call_arrive_as_they_were_and_once() {
+    let server = Server::start().await;
+    let redis = server.backend().await;
+    let entry =
+        |n: usize| -> Fields { [(b"\xff\0\r\n".to_vec(), n.to_string().into_bytes())].into_iter().collect() };
+    let append = Append::new(stream("s"), (0..100).map(|n| NewEntry::new(entry(n))).collect());
+    // What is sent for somebody who goes away is there or is not, and the replies to it are nobody else's.
+    assert!(redis.append(&append).now_or_never().is_none());
+    let answer: Vec<_> = redis.append(&append).await.unwrap().into_iter().map(Result::unwrap).collect();
+    let read = redis.read(&Read::new(stream("s"), EntryId::ZERO, 1000)).await.unwrap();
+    assert!([100, 200].contains(&read.len()), "{}", read.len());
+    assert!(read.iter().enumerate().all(|(n, read)| read.fields == entry(n % 100)));
+    let last: Vec<_> = read[read.len() - 100..].iter().map(|entry| entry.id).collect();
+    assert_eq!(answer, last);
+    // Where the connection breaks, it is not known.
+    let raw = server.raw().await;
+    raw.run::<()>("CLIENT PAUSE 5000 WRITE").await;
+    let lost = async {
+        raw.until_blocked(1).await;
+        raw.run::<u64>("CLIENT KILL TYPE normal SKIPME yes").await;
+    };
+    let (answer, ()) = tokio::join!(redis.append(&append), lost);
+    let error = answer.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::Unknown), "{error:?}");
 }

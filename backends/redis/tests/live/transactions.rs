@@ -108,6 +108,25 @@ async fn acks_effects_and_checkpoint_move_together() {
 }
 
 #[tokio::test]
+async fn g9_what_a_group_settles_is_kept_only_above_the_watermark() {
+    let server = Server::start().await;
+    let redis = server.backend().await;
+    filled(&redis, 6).await;
+    deliver(&redis, "c", 6).await;
+    let fused = |of: &[u64]| each(of.iter().copied()).fused(true);
+    let below = |ms: u64| Committed::done(Some(EntryId::new(ms - 1, u64::MAX)));
+    assert_eq!(count(&redis, &fused(&[1, 2, 4, 6])).await.unwrap(), below(3));
+    assert_eq!(kept(&server).await, 2);
+    assert_eq!(count(&redis, &fused(&[3])).await.unwrap(), below(5));
+    assert_eq!((counted(&server).await, kept(&server).await), (2, 1));
+    for settled in [1, 2, 3, 4, 6] {
+        assert_eq!(count(&redis, &fused(&[settled])).await.unwrap(), already([settled]));
+    }
+    assert_eq!(count(&redis, &fused(&[5])).await.unwrap(), done(Some(6)));
+    assert_eq!((counted(&server).await, kept(&server).await), (3, 0));
+}
+
+#[tokio::test]
 async fn g4_a_zombie_applies_nothing() {
     let server = Server::start().await;
     let redis = server.backend().await;
