@@ -211,12 +211,16 @@ fn throughput() -> Vec<Scenario> {
 fn ours() -> Vec<Ours> {
     let mut list = Vec::new();
     for ownership in [Ownership::Shared, Ownership::Exclusive] {
-        let plain = Ours { ownership, client: Client::RedisRs, way: Way::Entry, store: Store::Same };
+        let plain =
+            Ours { ownership, client: Client::RedisRs, way: Way::Entry, store: Store::Same, readers: 1 };
         list.extend([plain, Ours { client: Client::Fred, ..plain }]);
         list.extend(
             [Way::Batch, Way::ByHand, Way::Transaction, Way::TransactionEach]
                 .map(|way| Ours { way, ..plain }),
         );
+        if ownership == Ownership::Shared {
+            list.extend([Client::RedisRs, Client::Fred].map(|client| Ours { readers: 2, client, ..plain }));
+        }
         let stores = [Store::Memory, Store::OtherRedis, Store::Postgres, Store::Sqlite];
         list.extend(stores.map(|store| Ours { store, ..plain }));
         for store in [Store::Postgres, Store::Sqlite] {

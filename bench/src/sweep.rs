@@ -12,8 +12,13 @@ use crate::{
 /// What a sweep over payloads appends at most.
 const BYTES_MAX: usize = 200_000_000;
 
-const SHARED: Ours =
-    Ours { ownership: Ownership::Shared, client: Client::RedisRs, way: Way::Entry, store: Store::Same };
+const SHARED: Ours = Ours {
+    ownership: Ownership::Shared,
+    client: Client::RedisRs,
+    way: Way::Entry,
+    store: Store::Same,
+    readers: 1,
+};
 const EXCLUSIVE: Ours = Ours { ownership: Ownership::Exclusive, ..SHARED };
 
 pub fn groups() -> Vec<Group> {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
@@ -61,9 +62,11 @@ pub(crate) struct Reader {
     phase: Phase,
     failed: u32,
     probe_at: Duration,
-    /// When the last read ended, and whether it left more to read.
+    /// When the last read ended, and whether it left more to read, of which nothing was looked at since.
     read_at: Duration,
     behind: bool,
+    /// Whether the last read was full.
+    lags: bool,
     /// The last new id that was read; a group delivers nothing new at or below it.
     read: EntryId,
     /// Shared: the epoch, and the life of the stream, that all that is held belongs to.
@@ -91,6 +94,7 @@ impl Reader {
             probe_at,
             read_at: now,
             behind: false,
+            lags: false,
             read,
             ordinal: position.ordinal,
         }
@@ -217,6 +221,11 @@ impl Reader {
                     // A read now would jump over what the probe has found.
                     return Ok(Batch::default());
                 }
+                if self.lags && limit / self.context.settings.read_entries_max > 1 {
+                    // None of them waits for entries, so nobody waits long for them to end.
+                    let reads = limit / self.context.settings.read_entries_max;
+                    return self.side_by_side(reads).await;
+                }
                 let context = Arc::clone(&self.context);
                 tokio::select! {
                     biased;
@@ -263,6 +272,7 @@ impl Reader {
     async fn new_entries(&mut self, limit: usize) -> Result<Batch> {
         let context = &self.context;
         let block = context.settings.block;
+        let limit = limit.min(context.settings.read_entries_max);
         let deliveries = if self.is_shared() {
             let request =
                 ReadGroup::new(context.subscription.clone(), context.name.clone(), limit).block(block);
@@ -273,18 +283,37 @@ impl Reader {
             self.ordinal = self.ordinal.map(|ordinal| ordinal + entries.len() as u64);
             entries.into_iter().map(|entry| Delivery::new(entry, 1)).collect()
         };
+        Ok(self.found(deliveries, limit))
+    }
+
+    /// Several reads at once. The server carries them out one after the other, whichever comes first, so together they are what
+    /// one reader would have brought.
+    async fn side_by_side(&mut self, reads: usize) -> Result<Batch> {
+        let context = &self.context;
+        let limit = context.settings.read_entries_max;
+        let request = ReadGroup::new(context.subscription.clone(), context.name.clone(), limit);
+        // All of them end before one that has failed says so: what they took is pending by then, and read again.
+        let ended = join_all((0..reads).map(|_| context.stream.read_group(&request))).await;
+        let mut batches: Vec<_> = ended.into_iter().collect::<Result<_>>()?;
+        batches.sort_by_key(|batch| batch.first().map(Delivery::id));
+        Ok(self.found(batches.into_iter().flatten().collect(), limit * reads))
+    }
+
+    /// Takes what came of `limit` that were asked for.
+    fn found(&mut self, deliveries: Vec<Delivery>, limit: usize) -> Batch {
         self.read_at = self.context.clock.elapsed();
-        self.behind = deliveries.len() >= limit;
+        self.lags = deliveries.len() >= limit;
+        self.behind = self.lags;
         if let (Some(first), Some(last)) = (deliveries.first(), deliveries.last()) {
-            if first.id() <= self.read {
+            if first.id() <= self.read || !deliveries.is_sorted_by(|one, next| one.id() < next.id()) {
                 // The group was moved back behind our back, perhaps created anew by another consumer. These are pending
                 // for us: take them again on the resume path, which knows what is settled.
                 self.resume();
-                return Ok(Batch::default());
+                return Batch::default();
             }
             self.read = last.id();
         }
-        Ok(Batch { deliveries, ..Batch::default() })
+        Batch { deliveries, ..Batch::default() }
     }
 
     /// Trimming is silent for readers, so the stream is held against what was read before every read that may jump: while

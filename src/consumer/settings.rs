@@ -127,6 +127,10 @@ pub struct Settings {
 
     /// The most entries that one read asks for. More make fewer round trips and later first handlers. Default: 1,000.
     pub read_entries_max: usize,
+    /// How many reads may be under way at once while the subscription lags, each by a connection of its own and for
+    /// `read_entries_max`. More keep the server busier, and need room: see `in_flight_entries_max`. The order is that of one reader:
+    /// what they bring is put in order before anything of it is handled. Only with [`Ownership::Shared`]. Default: 1.
+    pub readers: usize,
     /// The most deliveries that this process holds and has not handled. A claim from the dead that comes beside a read may go
     /// over it, to twice as many at most. Default: 4,096.
     pub in_flight_entries_max: usize,
@@ -181,6 +185,7 @@ impl Default for Settings {
                 ..Backoff::default()
             },
             read_entries_max: 1_000,
+            readers: 1,
             in_flight_entries_max: 4_096,
             in_flight_bytes_max: 16 << 20,
             window_entries_max: 65_536,
@@ -206,11 +211,18 @@ impl Settings {
             ("attempts_max", self.attempts_max as usize),
             ("crashes_max", self.crashes_max as usize),
             ("read_entries_max", self.read_entries_max),
+            ("readers", self.readers),
             ("in_flight_entries_max", self.in_flight_entries_max),
             ("in_flight_bytes_max", self.in_flight_bytes_max),
         ];
         if let Some((name, _)) = at_least_one.into_iter().find(|(_, value)| *value == 0) {
             return Err(Error::invalid("the setting must be at least 1").with("setting", name));
+        }
+        if self.readers > 1 && self.ownership == Ownership::Exclusive {
+            return Err(Error::invalid(
+                "`readers` is for shared ownership: an owner reads each batch behind the one before",
+            )
+            .with("readers", self.readers));
         }
         if self.window_entries_max < self.in_flight_entries_max {
             return Err(Error::invalid("`window_entries_max` must be at least `in_flight_entries_max`")
@@ -263,9 +275,11 @@ mod tests {
     fn g18_each_bad_setting_is_named() {
         Settings::default().validate().expect("the defaults are valid");
         type Spoil = fn(&mut Settings);
-        let bad: [(&str, Spoil); 9] = [
+        let bad: [(&str, Spoil); 11] = [
             ("attempts_max", |s| s.attempts_max = 0),
             ("read_entries_max", |s| s.read_entries_max = 0),
+            ("readers", |s| s.readers = 0),
+            ("readers", |s| (s.readers, s.ownership) = (2, Ownership::Exclusive)),
             ("window_entries_max", |s| s.window_entries_max = 1),
             ("ttl", |s| s.ttl = Duration::ZERO),
             ("block", |s| s.block = Duration::from_secs(100_000)),

@@ -292,3 +292,19 @@ async fn s06_who_has_nothing_new_writes_nothing() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g10_readers_side_by_side_keep_the_order() {
+    wherever(Ownership::Shared, async |case| {
+        append(&case.place, 1..=2_000).await;
+        let calls = Calls::default();
+        let builder = case.builder().configure(|settings| {
+            (settings.read_entries_max, settings.readers) = (20, 4);
+        });
+        let running = Running::start(builder, calls.stuck_at([]));
+        until_watermark(&case.place, 2_000).await;
+        running.stop().await;
+        assert_eq!(calls.numbers(), to(2_000), "{}", case.name);
+    })
+    .await;
+}

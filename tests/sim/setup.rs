@@ -130,7 +130,8 @@ impl Setup {
         settings.parked_entries_max = self.parks;
         settings.retry = short(1, 5);
         settings.reconnect = short(2, 20);
-        settings.read_entries_max = 8;
+        settings.read_entries_max = if self.steps.is_multiple_of(2) { 8 } else { 4 };
+        settings.readers = if self.is_shared() { 8 / settings.read_entries_max } else { 1 };
         settings.in_flight_entries_max = IN_FLIGHT;
         settings.window_entries_max = 40;
         settings.block = Duration::from_millis(40);

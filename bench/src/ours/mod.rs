@@ -51,6 +51,7 @@ pub struct Ours {
     pub client: Client,
     pub way: Way,
     pub store: Store,
+    pub readers: usize,
 }
 
 impl fmt::Display for Ours {
@@ -70,7 +71,8 @@ impl fmt::Display for Ours {
             Store::Postgres => "postgres",
             Store::Sqlite => "sqlite",
         };
-        write!(f, "ours/{ownership}/{}/{way}/{store}", self.client)
+        write!(f, "ours/{ownership}/{}/{way}/{store}", self.client)?;
+        if self.readers > 1 { write!(f, "/{} readers", self.readers) } else { Ok(()) }
     }
 }
 
@@ -144,7 +146,13 @@ impl Ours {
             Ownership::Shared => builder.shared(),
             Ownership::Exclusive => builder.exclusive(),
         };
-        builder.batch_entries_max(env.batch).configure(|settings| settings.read_entries_max = env.batch)
+        builder.batch_entries_max(env.batch).configure(|settings| {
+            (settings.read_entries_max, settings.readers) = (env.batch, self.readers);
+            if self.readers > 1 {
+                // Room for what is read, what is read ahead, and what is handled.
+                settings.in_flight_entries_max = 4 * self.readers * env.batch;
+            }
+        })
     }
 }
 

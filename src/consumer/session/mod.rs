@@ -137,7 +137,7 @@ impl<'a> Session<'a> {
             },
         };
         let limits = Limits {
-            read_entries_max: settings.read_entries_max,
+            read_entries_max: settings.read_entries_max.saturating_mul(settings.readers),
             in_flight_entries_max: settings.in_flight_entries_max,
             in_flight_bytes_max: settings.in_flight_bytes_max,
             window_entries_max: settings.window_entries_max,

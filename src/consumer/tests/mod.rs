@@ -4,6 +4,7 @@ mod calm;
 mod dead;
 mod delivery;
 mod ownership;
+mod readers;
 mod resume;
 mod review;
 mod stop;
