@@ -211,8 +211,7 @@ fn throughput() -> Vec<Scenario> {
 fn ours() -> Vec<Ours> {
     let mut list = Vec::new();
     for ownership in [Ownership::Shared, Ownership::Exclusive] {
-        let plain =
-            Ours { ownership, client: Client::RedisRs, way: Way::Entry, store: Store::Same, readers: 1 };
+        let plain = Ours { ownership, ..sweep::SHARED };
         list.extend([plain, Ours { client: Client::Fred, ..plain }]);
         list.extend(
             [Way::Batch, Way::ByHand, Way::Transaction, Way::TransactionEach]

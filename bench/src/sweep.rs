@@ -1,6 +1,6 @@
 //! One thing at a time: the size of batches and payloads, the length of the stream, and the producer.
 
-use highwater::Ownership;
+use highwater::{CheckpointPolicy, Ownership};
 use highwater_redis::Client;
 
 use crate::{
@@ -12,12 +12,14 @@ use crate::{
 /// What a sweep over payloads appends at most.
 const BYTES_MAX: usize = 200_000_000;
 
-const SHARED: Ours = Ours {
+/// The defaults.
+pub const SHARED: Ours = Ours {
     ownership: Ownership::Shared,
     client: Client::RedisRs,
     way: Way::Entry,
     store: Store::Same,
     readers: 1,
+    checkpoint: CheckpointPolicy::Coalesced,
 };
 const EXCLUSIVE: Ours = Ours { ownership: Ownership::Exclusive, ..SHARED };
 
@@ -34,6 +36,12 @@ pub fn groups() -> Vec<Group> {
             about: "By the bytes of an entry.",
             shows: Shows::Rate,
             scenarios: payloads(),
+        },
+        Group {
+            name: "coalescing",
+            about: "By how often the checkpoint is written.",
+            shows: Shows::Rate,
+            scenarios: coalescing(),
         },
         Group {
             name: "producer",
@@ -99,6 +107,22 @@ fn payloads() -> Vec<Scenario> {
         list.map(shape)
     };
     [100, 1_000, 10_000, 100_000].into_iter().flat_map(each).collect()
+}
+
+fn coalescing() -> Vec<Scenario> {
+    let policies = [
+        ("coalesced", CheckpointPolicy::Coalesced, 1),
+        ("every 100 entries", CheckpointPolicy::Entries(100), 5),
+        ("every ack", CheckpointPolicy::EveryAck, 100),
+    ];
+    let each = |store: Store, (name, checkpoint, share)| {
+        let ours = Ours { store, checkpoint, ..SHARED };
+        Scenario::from(ours).shaped(name, |shape: &mut Shape| shape.share = share).beside(&ours.to_string())
+    };
+    [Store::Same, Store::Postgres, Store::Sqlite]
+        .into_iter()
+        .flat_map(|store| policies.map(|policy| each(store, policy)))
+        .collect()
 }
 
 fn growth() -> Vec<Scenario> {

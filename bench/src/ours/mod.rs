@@ -9,7 +9,7 @@ mod transactional;
 use std::{fmt, path::PathBuf, sync::Arc};
 
 use highwater::{
-    Builder, Consumer, Memory, Ownership, Subscription,
+    Builder, CheckpointPolicy, Consumer, Memory, Ownership, Subscription,
     backend::{CheckpointBackend, StreamBackend},
 };
 use highwater_postgres::Postgres;
@@ -52,6 +52,7 @@ pub struct Ours {
     pub way: Way,
     pub store: Store,
     pub readers: usize,
+    pub checkpoint: CheckpointPolicy,
 }
 
 impl fmt::Display for Ours {
@@ -148,6 +149,7 @@ impl Ours {
         };
         builder.batch_entries_max(env.batch).configure(|settings| {
             (settings.read_entries_max, settings.readers) = (env.batch, self.readers);
+            settings.checkpoint = self.checkpoint;
             if self.readers > 1 {
                 // Room for what is read, what is read ahead, and what is handled.
                 settings.in_flight_entries_max = 4 * self.readers * env.batch;
