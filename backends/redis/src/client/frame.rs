@@ -103,15 +103,15 @@ impl Head {
 /// What is made of the entries in a complete reply to a read of one stream.
 pub(crate) fn entries<T>(frame: &[u8], make: impl Fn(EntryId, Fields) -> T) -> Result<Vec<T>, Fault> {
     let mut cursor = Cursor { frame, at: 0, piece: Bytes::new(), piece_at: 0 };
-    match cursor.head()? {
-        Head::Nil | Head::Values(0) => return Ok(Vec::new()),
+    match (frame.first(), cursor.head()?) {
+        (_, Head::Nil) | (Some(b'*' | b'%'), Head::Values(0)) => return Ok(Vec::new()),
         // A list of pairs, or a map.
-        Head::Values(1) if cursor.values()? == 2 => {}
-        Head::Values(2) if frame.first() == Some(&b'%') => {}
+        (Some(b'*'), Head::Values(1)) if cursor.list()? == 2 => {}
+        (Some(b'%'), Head::Values(2)) => {}
         _ => return Err(MALFORMED),
     }
     cursor.text()?;
-    let count = cursor.values()?;
+    let count = cursor.list()?;
     // Each takes more than this, whatever the count says.
     let mut entries = Vec::with_capacity(count.min(frame.len() / 16));
     for _ in 0..count {
@@ -137,8 +137,12 @@ impl Cursor<'_> {
         Ok(head)
     }
 
-    fn values(&mut self) -> Result<usize, Fault> {
-        if let Head::Values(count) = self.head()? { Ok(count) } else { Err(MALFORMED) }
+    /// How long the list is that begins here.
+    fn list(&mut self) -> Result<usize, Fault> {
+        match (self.frame.get(self.at), self.head()?) {
+            (Some(b'*'), Head::Values(count)) => Ok(count),
+            _ => Err(MALFORMED),
+        }
     }
 
     fn text(&mut self) -> Result<Range<usize>, Fault> {
@@ -159,11 +163,12 @@ impl Cursor<'_> {
 
     /// An id and its fields. What follows, in later servers, is of no interest.
     fn entry(&mut self) -> Result<(EntryId, Fields), Fault> {
-        let parts = self.values()?;
+        let parts = self.list()?;
         let id =
             EntryId::from_bytes(&self.frame[self.text()?]).ok_or(Fault::Unreadable("an id was expected"))?;
-        let words = self.values()?;
-        if parts < 2 || words % 2 == 1 {
+        let words = self.list()?;
+        // Each word takes more than a byte, whatever the count says.
+        if parts < 2 || words % 2 == 1 || words > self.frame.len() {
             return Err(MALFORMED);
         }
         let mut fault = None;
@@ -236,6 +241,8 @@ mod tests {
             assert!(entries(&whole[..cut], |id, _| id).is_err(), "{cut}");
         }
         assert!(entries(huge, |id, _| id).is_err());
+        let wide = b"*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-0\r\n*99999999999998\r\n";
+        assert!(entries(wide, |id, _| id).is_err());
     }
 
     #[test]
