@@ -30,6 +30,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("settle_in", "clients"),
     // A wait and nothing else.
     ("sleep", "mod"),
+    ("sleep_together", "mod"),
     ("sleep_until", "mod"),
     ("stop", "consumers"),
     // A wait and nothing else, too.
