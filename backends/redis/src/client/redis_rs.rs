@@ -31,6 +31,11 @@ use super::{
 /// After this much silence the kernel asks whether the other side is still there.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
+/// A reply that is longer has large values.
+const LARGE: usize = 1 << 20;
+/// Behind a large reply, so many reads are left to the driver before the next one is looked at.
+const READS_LEFT: usize = 64;
+
 /// The client of the `redis` crate.
 pub struct RedisRs {
     login: RedisConnectionInfo,
@@ -75,7 +80,7 @@ impl RedisRs {
         let connecting = MultiplexedConnection::new_with_config(&self.login, socket, config());
         let (connection, driver) = connecting.await.map_err(refused)?;
         let task = tokio::spawn(driver).abort_handle();
-        let plain = Plain { bypass, room: AtomicUsize::new(0), task };
+        let plain = Plain { bypass, room: AtomicUsize::new(0), left: AtomicUsize::new(0), task };
         Ok(Socket { connection, plain: Some(Arc::new(plain)) })
     }
 
@@ -152,7 +157,24 @@ struct Plain {
     bypass: Arc<Bypass>,
     /// How long the last reply was that was taken.
     room: AtomicUsize,
+    /// How many more reads are left to the driver.
+    left: AtomicUsize,
     task: AbortHandle,
+}
+
+impl Plain {
+    /// Whether the next reply is expected to be of many small values. Of few large ones, the driver copies each once, and a
+    /// reply that is kept as a whole would be copied twice.
+    fn is_worth_it(&self) -> bool {
+        let left = |left: usize| left.checked_sub(1);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_err()
+    }
+
+    fn took(&self, len: usize) {
+        let is_large = len > LARGE;
+        self.room.store(if is_large { 0 } else { len }, Ordering::Relaxed);
+        self.left.store(if is_large { READS_LEFT } else { 0 }, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Plain {
@@ -184,12 +206,14 @@ impl Connection for Socket {
     }
 
     async fn read(&mut self, command: &Cmd) -> Result<ReadReply<redis::Value>, Fault> {
-        let Some(plain) = self.plain.clone() else { return self.send(command).await.map(ReadReply::Value) };
+        let Some(plain) = self.plain.clone().filter(|plain| plain.is_worth_it()) else {
+            return self.send(command).await.map(ReadReply::Value);
+        };
         plain.bypass.arm(plain.room.load(Ordering::Relaxed));
         let value = self.send(command).await?;
         Ok(match plain.bypass.taken() {
             Some(frame) => {
-                plain.room.store(frame.len(), Ordering::Relaxed);
+                plain.took(frame.len());
                 ReadReply::Frame(frame)
             }
             None => ReadReply::Value(value),
@@ -253,5 +277,23 @@ fn text_of(error: &ServerError) -> String {
     match error.details() {
         Some(details) => format!("{} {details}", error.code()),
         None => error.code().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn large_replies_are_left_to_the_driver_for_a_while() {
+        let task = tokio::spawn(async {}).abort_handle();
+        let plain =
+            Plain { bypass: Arc::default(), room: AtomicUsize::new(0), left: AtomicUsize::new(0), task };
+        assert!(plain.is_worth_it());
+        plain.took(LARGE);
+        assert!(plain.is_worth_it(), "it was not so large");
+        plain.took(LARGE + 1);
+        assert!((0..READS_LEFT).all(|_| !plain.is_worth_it()));
+        assert!(plain.is_worth_it(), "the next one is looked at");
     }
 }
