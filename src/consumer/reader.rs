@@ -221,9 +221,9 @@ impl Reader {
                     // A read now would jump over what the probe has found.
                     return Ok(Batch::default());
                 }
-                if self.lags && limit / self.context.settings.read_entries_max > 1 {
+                let reads = limit / self.context.settings.read_entries_max;
+                if self.lags && reads > 1 {
                     // None of them waits for entries, so nobody waits long for them to end.
-                    let reads = limit / self.context.settings.read_entries_max;
                     return self.side_by_side(reads).await;
                 }
                 let context = Arc::clone(&self.context);

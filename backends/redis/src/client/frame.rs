@@ -18,7 +18,7 @@ const PIECE: usize = 16 * 1024;
 
 const MALFORMED: Fault = Fault::Unreadable("a reply in the form of the protocol was expected");
 
-/// Looks for the end of a reply whose bytes come in pieces. No byte is looked at twice.
+/// Looks for the end of a reply whose bytes come in pieces. It goes on with the value that was not complete.
 #[derive(Debug)]
 pub(super) struct Scan {
     /// Up to here all is known, which may be past what has come.

@@ -18,7 +18,7 @@ use redis::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream, lookup_host},
+    net::{TcpStream, lookup_host},
     task::AbortHandle,
 };
 
@@ -65,7 +65,12 @@ impl Driver for RedisRs {
         match node.clone() {
             Node::Tcp(host, port) if self.tls => self.encrypted(host, port).await,
             Node::Tcp(host, port) => self.on(tcp(&host, port).await.map_err(unreachable)?).await,
-            Node::Unix(path) => self.on(UnixStream::connect(path).await.map_err(unreachable)?).await,
+            #[cfg(unix)]
+            Node::Unix(path) => {
+                self.on(tokio::net::UnixStream::connect(path).await.map_err(unreachable)?).await
+            }
+            #[cfg(not(unix))]
+            Node::Unix(_) => Err(unreachable(io::ErrorKind::Unsupported.into())),
         }
     }
 }
