@@ -121,11 +121,20 @@ impl Found<'_> {
         let ours = p95("latency", "ours/shared/redis-rs");
         let (fan, crowd) = ("ours/100 groups/redis-rs", "ours/100 consumers/redis-rs");
         let many = "ours/1000 streams, shared";
-        let cpu = |polled: &str, value: fn(&Run) -> f64| {
-            let polled = self.median("polling", &format!("raw/100 streams, polled {polled}"), value);
-            over(self.median("polling", "ours/100 streams", value), polled)
+        let cpu = |polled: &str, rate: u32, value: fn(&Run) -> f64| {
+            let of = |name: &str| self.median("polling", &format!("{name}/{rate} entries/s"), value);
+            over(of("ours/100 streams"), of(&format!("raw/100 streams, polled {polled}")))
         };
-        let (together, alone) = ("every 100 ms", "by a connection each");
+        let ways = [("every 100 ms", "all at once"), ("by a connection each", "one by one")];
+        let polling = ways.into_iter().flat_map(|(polled, how)| {
+            [100, 10].into_iter().flat_map(move |rate| {
+                let line = move |who: &str, value| {
+                    let what = format!("{who} CPU at {rate} entries/s, of polling {how} every 100 ms");
+                    (what, AtMost(0.5), cpu(polled, rate, value))
+                };
+                [line("client", Run::client_each as fn(&Run) -> f64), line("server", Run::server_each)]
+            })
+        });
         let stuck = |name: &str| self.median("stuck", name, Run::rate);
         let connections = self.median("consumers", many, |run| run.more["connections"]);
         // A scenario that has failed was measured, and has no run that worked.
@@ -133,7 +142,7 @@ impl Found<'_> {
             let rows = self.0.iter().find(|measured| measured.name == "subscriptions")?.rows.iter();
             rows.filter(|row| row.name == name).map(|row| row.runs.len() as f64).next()
         };
-        vec![
+        let lines = vec![
             line(
                 "p95 at 1,000 entries/s: of the raw loop",
                 AtMost(1.3),
@@ -156,10 +165,6 @@ impl Found<'_> {
                 runs("ours/10000 streams, shared"),
             ),
             line("the same, calm", AtLeast(1.0), runs("ours/10000 streams, shared, calm")),
-            line("client CPU, of polling every 100 ms", AtMost(0.5), cpu(together, Run::client_each)),
-            line("server CPU, of polling every 100 ms", AtMost(0.5), cpu(together, Run::server_each)),
-            line("client CPU, of polling by a connection each", AtMost(0.5), cpu(alone, Run::client_each)),
-            line("server CPU, of polling by a connection each", AtMost(0.5), cpu(alone, Run::server_each)),
             self.growth("shared", OURS),
             self.growth("exclusive", EXCLUSIVE),
             line(
@@ -167,7 +172,8 @@ impl Found<'_> {
                 AtLeast(0.9),
                 over(stuck("ours/shared/8 handlers, one stuck"), stuck("ours/shared/8 handlers")),
             ),
-        ]
+        ];
+        lines.into_iter().chain(polling).collect()
     }
 
     /// The slowest length of a stream beside the fastest. Only who asks for long runs sees the longest.

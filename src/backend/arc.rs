@@ -2,7 +2,7 @@
 //!
 //! No trait here has provided methods, so the compiler finds a method that was forgotten.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -17,7 +17,35 @@ use crate::{
     Attempts, Checkpoint, Delivery, Entry, EntryId, Epoch, GroupName, Result, StreamName, Subscription,
 };
 
-#[async_trait]
+/// Methods as `async_trait` writes them, without a future of their own around the one that is there.
+macro_rules! forward {
+    ($(async fn $name:ident(&self $(, $request:ident: &$Request:ty)?) $(-> $Output:ty)?;)*) => {$(
+        forward!(@ $name, ($($request: $Request)?), ($($Output)?));
+    )*};
+    (@ $name:ident, (), ($($Output:ty)?)) => {
+        fn $name<'s, 'f>(&'s self) -> Pin<Box<dyn Future<Output = ($($Output)?)> + Send + 'f>>
+        where
+            's: 'f,
+            Self: 'f,
+        {
+            T::$name(self)
+        }
+    };
+    (@ $name:ident, ($request:ident: $Request:ty), ($Output:ty)) => {
+        fn $name<'s, 'r, 'f>(
+            &'s self,
+            $request: &'r $Request,
+        ) -> Pin<Box<dyn Future<Output = $Output> + Send + 'f>>
+        where
+            's: 'f,
+            'r: 'f,
+            Self: 'f,
+        {
+            T::$name(self, $request)
+        }
+    };
+}
+
 impl<T: StreamBackend + ?Sized> StreamBackend for Arc<T> {
     fn name(&self) -> &'static str {
         T::name(self)
@@ -27,122 +55,48 @@ impl<T: StreamBackend + ?Sized> StreamBackend for Arc<T> {
         T::capabilities(self)
     }
 
-    async fn append(&self, request: &Append) -> Result<Vec<Result<EntryId>>> {
-        T::append(self, request).await
-    }
-
-    async fn trim(&self, request: &Trim) -> Result<u64> {
-        T::trim(self, request).await
-    }
-
-    async fn inspect(&self, request: &Inspect) -> Result<Option<StreamState>> {
-        T::inspect(self, request).await
-    }
-
-    async fn read(&self, request: &Read) -> Result<Vec<Entry>> {
-        T::read(self, request).await
-    }
-
-    async fn ensure_group(&self, request: &EnsureGroup) -> Result<bool> {
-        T::ensure_group(self, request).await
-    }
-
-    async fn read_group(&self, request: &ReadGroup) -> Result<Vec<Delivery>> {
-        T::read_group(self, request).await
-    }
-
-    async fn read_pending(&self, request: &ReadPending) -> Result<Vec<PendingEntry>> {
-        T::read_pending(self, request).await
-    }
-
-    async fn claim(&self, request: &Claim) -> Result<Claimed> {
-        T::claim(self, request).await
-    }
-
-    async fn heartbeat(&self, request: &Heartbeat) -> Result<Beat> {
-        T::heartbeat(self, request).await
-    }
-
-    async fn ack(&self, request: &Ack) -> Result<Acked> {
-        T::ack(self, request).await
-    }
-
-    async fn leave(&self, request: &Leave) -> Result<Left> {
-        T::leave(self, request).await
-    }
-
-    async fn dead_letter(&self, request: &BuryLetters) -> Result<Vec<Fate>> {
-        T::dead_letter(self, request).await
-    }
-
-    async fn dead_keys(&self, request: &DeadKeys) -> Result<Vec<(u64, u64)>> {
-        T::dead_keys(self, request).await
-    }
-
-    async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>> {
-        T::redrive(self, request).await
-    }
-
-    async fn remove(&self, request: &Removal) -> Result<u64> {
-        T::remove(self, request).await
-    }
-
-    async fn close(&self) {
-        T::close(self).await;
+    forward! {
+        async fn append(&self, request: &Append) -> Result<Vec<Result<EntryId>>>;
+        async fn trim(&self, request: &Trim) -> Result<u64>;
+        async fn inspect(&self, request: &Inspect) -> Result<Option<StreamState>>;
+        async fn read(&self, request: &Read) -> Result<Vec<Entry>>;
+        async fn ensure_group(&self, request: &EnsureGroup) -> Result<bool>;
+        async fn read_group(&self, request: &ReadGroup) -> Result<Vec<Delivery>>;
+        async fn read_pending(&self, request: &ReadPending) -> Result<Vec<PendingEntry>>;
+        async fn claim(&self, request: &Claim) -> Result<Claimed>;
+        async fn heartbeat(&self, request: &Heartbeat) -> Result<Beat>;
+        async fn ack(&self, request: &Ack) -> Result<Acked>;
+        async fn leave(&self, request: &Leave) -> Result<Left>;
+        async fn dead_letter(&self, request: &BuryLetters) -> Result<Vec<Fate>>;
+        async fn dead_keys(&self, request: &DeadKeys) -> Result<Vec<(u64, u64)>>;
+        async fn redrive(&self, request: &Redrive) -> Result<Vec<Redriven>>;
+        async fn remove(&self, request: &Removal) -> Result<u64>;
+        async fn close(&self);
     }
 }
 
-#[async_trait]
 impl<T: CheckpointBackend + ?Sized> CheckpointBackend for Arc<T> {
     fn name(&self) -> &'static str {
         T::name(self)
     }
 
-    async fn load(&self, subscription: &Subscription) -> Result<Option<Checkpoint>> {
-        T::load(self, subscription).await
-    }
-
-    async fn list(&self, stream: &StreamName) -> Result<Vec<(GroupName, Checkpoint)>> {
-        T::list(self, stream).await
-    }
-
-    async fn acquire(&self, request: &Acquire) -> Result<Acquired> {
-        T::acquire(self, request).await
-    }
-
-    async fn renew(&self, request: &Renew) -> Result<()> {
-        T::renew(self, request).await
-    }
-
-    async fn release(&self, request: &Release) -> Result<()> {
-        T::release(self, request).await
-    }
-
-    async fn advance(&self, request: &Advance) -> Result<Advanced> {
-        T::advance(self, request).await
-    }
-
-    async fn reset(&self, request: &ResetCheckpoint) -> Result<Epoch> {
-        T::reset(self, request).await
-    }
-
-    async fn attempts(&self, request: &LoadAttempts) -> Result<Vec<Attempts>> {
-        T::attempts(self, request).await
-    }
-
-    async fn note_attempts(&self, request: &NoteAttempts) -> Result<()> {
-        T::note_attempts(self, request).await
-    }
-
-    async fn close(&self) {
-        T::close(self).await;
+    forward! {
+        async fn load(&self, subscription: &Subscription) -> Result<Option<Checkpoint>>;
+        async fn list(&self, stream: &StreamName) -> Result<Vec<(GroupName, Checkpoint)>>;
+        async fn acquire(&self, request: &Acquire) -> Result<Acquired>;
+        async fn renew(&self, request: &Renew) -> Result<()>;
+        async fn release(&self, request: &Release) -> Result<()>;
+        async fn advance(&self, request: &Advance) -> Result<Advanced>;
+        async fn reset(&self, request: &ResetCheckpoint) -> Result<Epoch>;
+        async fn attempts(&self, request: &LoadAttempts) -> Result<Vec<Attempts>>;
+        async fn note_attempts(&self, request: &NoteAttempts) -> Result<()>;
+        async fn close(&self);
     }
 }
 
-#[async_trait]
 impl<T: AtomicSettle + ?Sized> AtomicSettle for Arc<T> {
-    async fn settle(&self, request: &Settle) -> Result<Settled> {
-        T::settle(self, request).await
+    forward! {
+        async fn settle(&self, request: &Settle) -> Result<Settled>;
     }
 }
 

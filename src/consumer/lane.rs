@@ -8,7 +8,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -23,12 +23,19 @@ use super::{
 };
 use crate::{Delivery, EntryId, Epoch, Position, Result, clock::Clock};
 
+/// Lanes that have ended at once so often in a row are tried without a task of their own,
+const TRUSTED: u32 = 16;
+/// unless one of them took longer than this.
+const SOON: Duration = Duration::from_millis(1);
+
 /// Where lanes put what they have finished. The driver takes all of it at once, so under load it wakes once for many.
 #[derive(Debug, Default)]
 pub(crate) struct Desk {
     finished: Mutex<Vec<Finished<HandlerError>>>,
     notify: Notify,
     halt: AtomicBool,
+    /// How many of the last lanes in a row were quick.
+    quick: AtomicU32,
 }
 
 impl Desk {
@@ -51,6 +58,24 @@ impl Desk {
             }
             self.notify.notified().await;
         }
+    }
+
+    /// Polls a lane once, and says whether it has ended. One that did, and was quick, is likely followed by another one.
+    pub(crate) fn at_once(&self, clock: &Clock, lane: &mut BoxFuture<'static, ()>) -> bool {
+        let began = clock.elapsed();
+        let ended = lane.now_or_never().is_some();
+        if ended && clock.elapsed().saturating_sub(began) <= SOON {
+            let quick = self.quick.load(Ordering::Relaxed);
+            self.quick.store(quick.saturating_add(1), Ordering::Relaxed);
+        } else {
+            self.quick.store(0, Ordering::Relaxed);
+        }
+        ended
+    }
+
+    /// Whether so many in a row were quick that the next one is trusted to be.
+    pub(crate) fn is_quick(&self) -> bool {
+        self.quick.load(Ordering::Relaxed) >= TRUSTED
     }
 
     /// Makes lanes give back what they have not started, or not any more.

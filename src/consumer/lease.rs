@@ -74,19 +74,25 @@ impl Looks {
         self.left.checked_sub(1).map(|left| self.left = left).is_none()
     }
 
-    /// Comes before the first call of a stretch, and waits if the lease is over.
+    /// Comes before the first call of a stretch, and waits if the lease is over. Behind a stretch that took long, others have
+    /// their turn.
     pub(crate) async fn before_call(&mut self, lease: &Lease) {
         if lease.until.load(Ordering::Relaxed) != u64::MAX {
             lease.stands().await;
         }
-        self.look(lease.clock.elapsed());
+        if self.look(lease.clock.elapsed()) {
+            tokio::task::yield_now().await;
+            self.at = lease.clock.elapsed();
+        }
     }
 
-    fn look(&mut self, now: Duration) {
-        let quick = now.saturating_sub(self.at) <= QUICK;
+    /// Whether the stretch before took long.
+    fn look(&mut self, now: Duration) -> bool {
+        let (is_first, quick) = (self.stretch == 0, now.saturating_sub(self.at) <= QUICK);
         self.stretch = if quick { (self.stretch * 2).clamp(1, STRETCH_MAX) } else { 1 };
         self.left = self.stretch - 1;
         self.at = now;
+        !quick && !is_first
     }
 }
 

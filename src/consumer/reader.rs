@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use tokio::sync::{Notify, mpsc};
 
 use super::{
     context::{Context, is_passing},
     keeper,
     observer::Observation,
+    reading::ReadDesk,
     resume,
     settings::Ownership,
     settle::Life,
@@ -41,6 +41,8 @@ pub(crate) struct Batch {
     pub(crate) skip: Option<Position>,
     /// Shared: there may be more of this consumer's pending entries to read again.
     pub(crate) recovering: bool,
+    /// The reader waits until this is taken.
+    pub(crate) waits: bool,
     /// Nobody asked for it: the resume path was taken.
     pub(crate) unasked: bool,
 }
@@ -102,14 +104,9 @@ impl Reader {
 
     /// Reads what is asked for, and takes the resume path when it is told to.
     ///
-    /// Only new entries are read ahead of the session. What is pending is read again when the session knows that it is: it
-    /// keeps in mind from then on what it acks.
-    pub(super) async fn run(
-        mut self,
-        mut asked: mpsc::UnboundedReceiver<usize>,
-        found: mpsc::UnboundedSender<Result<Batch>>,
-        seen: Arc<Notify>,
-    ) {
+    /// New entries are read ahead of the session where it lags. Where it does not, what has come goes before the next read. What
+    /// is pending is read again when the session knows that it is: it keeps in mind from then on what it acks.
+    pub(super) async fn run(mut self, desk: Arc<ReadDesk>) {
         let context = Arc::clone(&self.context);
         loop {
             let limit = tokio::select! {
@@ -120,19 +117,17 @@ impl Reader {
                     self.resume();
                     None
                 }
-                limit = asked.recv() => match limit {
-                    Some(limit) => Some(limit),
-                    None => return,
-                },
+                limit = desk.asked() => Some(limit),
             };
             let batch =
                 self.next(limit.unwrap_or(1)).await.map(|batch| Batch { unasked: limit.is_none(), ..batch });
-            let (ended, recovering) = (batch.is_err(), batch.as_ref().is_ok_and(|batch| batch.recovering));
-            if found.send(batch).is_err() || ended {
+            let (ended, waits) = (batch.is_err(), batch.as_ref().is_ok_and(|batch| batch.waits));
+            desk.put(batch);
+            if ended {
                 return;
             }
-            if recovering {
-                seen.notified().await;
+            if waits {
+                desk.taken().await;
             }
         }
     }
@@ -149,7 +144,7 @@ impl Reader {
                 Ok(batch) => {
                     self.failed = 0;
                     let recovering = !matches!(self.phase, Phase::New);
-                    return Ok(Batch { recovering, ..batch });
+                    return Ok(Batch { recovering, waits: recovering || !self.lags, ..batch });
                 }
                 // The group or the stream went: the resume path says what to do.
                 Err(error) if error.kind() == ErrorKind::Missing && self.is_shared() => {

@@ -84,8 +84,11 @@ impl CheckpointBackend for Postgres {
     async fn advance(&self, request: &Advance) -> Result<Advanced> {
         let (of, epoch) = (&request.subscription, request.epoch);
         let prune = self.pruning().from(of, epoch);
-        let forward = self.sql().forward(request, prune);
-        if self.lanes().write(of, forward).await?.len() > 1 {
+        let forwarded = match prune {
+            Some(above) => self.lanes().write(of, self.sql().forward_pruning(request, above)).await?,
+            None => self.lanes().write_prepared(of, self.sql().forward(request)).await?,
+        };
+        if forwarded.len() > 1 {
             if prune.is_some() {
                 self.pruning().done(of, epoch, Some(request.position.watermark));
             }

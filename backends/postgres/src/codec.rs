@@ -1,7 +1,7 @@
 //! How values are written into statements, and ids into columns.
 //!
 //! Values are part of the text of a statement. Parameters would need two round trips where a statement is not prepared
-//! before, and a prepared statement does not outlive a transaction behind a pooler such as PgBouncer.
+//! before, and those that drivers prepare are lost behind a pooler such as PgBouncer. What is prepared here is so by name, in SQL.
 
 use std::{fmt::Write, time::Duration};
 

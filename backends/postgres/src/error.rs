@@ -86,6 +86,16 @@ pub(crate) fn is_dirty(error: &sqlx::Error) -> bool {
         || matches!(error, sqlx::Error::InvalidSavePointStatement | sqlx::Error::BeginFailed)
 }
 
+/// Whether a statement is not prepared there.
+pub(crate) fn is_unprepared(error: &sqlx::Error) -> bool {
+    code(error).as_deref() == Some("26000")
+}
+
+/// Whether a statement that was to be prepared is already.
+pub(crate) fn is_prepared(error: &sqlx::Error) -> bool {
+    code(error).as_deref() == Some("42P05")
+}
+
 /// Whether a statement that needs a transaction was outside of one.
 pub(crate) fn is_outside(error: &sqlx::Error) -> bool {
     code(error).as_deref() == Some("25P01")

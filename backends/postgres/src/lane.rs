@@ -6,8 +6,9 @@
 //! caller that goes away leaves only an answer that nobody reads.
 
 use std::{
+    borrow::Cow,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -19,10 +20,13 @@ use tokio::{
     time::{error::Elapsed, timeout},
 };
 
-use crate::{error, silence::Silence};
+use crate::{error, forward::Execution, silence::Silence};
 
 /// How many requests wait in a lane before callers wait to get in.
 const QUEUE_MAX: usize = 1024;
+
+/// How often a statement that is to be prepared is tried anew. Behind a pooler, each time may be on another connection.
+const PREPARE_MAX: u32 = 8;
 
 /// Where connections come from, and how long they may take to answer.
 #[derive(Debug, Clone)]
@@ -58,6 +62,8 @@ impl Source {
 /// A statement that somebody waits for.
 struct Job {
     sql: String,
+    /// What prepares a part of it where it is not prepared, and where in the text that goes.
+    prepare: Option<(usize, Arc<str>)>,
     /// What is known about it if it was sent and not answered.
     unanswered: Outcome,
     reply: oneshot::Sender<Result<Vec<PgRow>>>,
@@ -86,12 +92,22 @@ impl Lanes {
 
     /// Runs one statement that changes nothing. Those of one key are run in order.
     pub(crate) async fn read(&self, key: &impl Hash, sql: String) -> Result<Vec<PgRow>> {
-        self.run(key, sql, Outcome::NotApplied).await
+        self.run(key, sql, None, Outcome::NotApplied).await
     }
 
     /// Runs one statement that takes effect entirely or not at all, also if the caller goes away.
     pub(crate) async fn write(&self, key: &impl Hash, sql: String) -> Result<Vec<PgRow>> {
-        self.run(key, sql, Outcome::Unknown).await
+        self.run(key, sql, None, Outcome::Unknown).await
+    }
+
+    /// As [`write`](Self::write), for a statement that is prepared where it is not.
+    pub(crate) async fn write_prepared(
+        &self,
+        key: &impl Hash,
+        Execution { limits, execute, prepare }: Execution,
+    ) -> Result<Vec<PgRow>> {
+        let prepare = (limits.len(), prepare);
+        self.run(key, limits + &execute, Some(prepare), Outcome::Unknown).await
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -107,14 +123,20 @@ impl Lanes {
         }
     }
 
-    async fn run(&self, key: &impl Hash, sql: String, unanswered: Outcome) -> Result<Vec<PgRow>> {
+    async fn run(
+        &self,
+        key: &impl Hash,
+        sql: String,
+        prepare: Option<(usize, Arc<str>)>,
+        unanswered: Outcome,
+    ) -> Result<Vec<PgRow>> {
         if self.is_closed() {
             return Err(error::closed());
         }
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
         let lane = usize::try_from(hash % self.queues.len() as u64).unwrap_or_default();
         let (reply, answer) = oneshot::channel();
-        let job = Job { sql, unanswered, reply };
+        let job = Job { sql, prepare, unanswered, reply };
         self.queues[lane].send(job).await.map_err(|_| error::closed())?;
         answer.await.unwrap_or_else(|_| Err(error::closed().with_outcome(unanswered)))
     }
@@ -165,8 +187,7 @@ impl Lane {
             Some(conn) => conn,
             None => clean(&self.source, None).await?,
         };
-        let statement = sqlx::raw_sql(AssertSqlSafe(job.sql.as_str())).fetch_all(&mut *conn);
-        match self.source.answer(statement).await {
+        match self.source.answer(execute(&mut conn, job)).await {
             Ok(Ok(rows)) => {
                 self.conn = Some(conn);
                 Ok(rows)
@@ -185,6 +206,28 @@ impl Lane {
                 Err(error::timed_out(job.unanswered))
             }
         }
+    }
+}
+
+/// Runs the statement. Where it has to be prepared first, the refusal has changed nothing.
+async fn execute(conn: &mut PoolConnection<Postgres>, job: &Job) -> sqlx::Result<Vec<PgRow>> {
+    let mut sql = Cow::Borrowed(job.sql.as_str());
+    let mut refusals = 0;
+    loop {
+        let cause = match sqlx::raw_sql(AssertSqlSafe(&*sql)).fetch_all(&mut **conn).await {
+            Ok(rows) => return Ok(rows),
+            Err(cause) => cause,
+        };
+        refusals += 1;
+        sql = match &job.prepare {
+            Some((at, prepare)) if refusals <= PREPARE_MAX && error::is_unprepared(&cause) => {
+                let (before, behind) = job.sql.split_at(*at);
+                format!("{before}{prepare}; {behind}").into()
+            }
+            // Behind a pooler it is another connection by now, where somebody has prepared it.
+            Some(_) if refusals <= PREPARE_MAX && error::is_prepared(&cause) => job.sql.as_str().into(),
+            _ => return Err(cause),
+        };
     }
 }
 

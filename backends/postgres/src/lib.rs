@@ -5,6 +5,7 @@ mod checkpoint;
 mod clause;
 mod codec;
 mod error;
+mod forward;
 mod lane;
 mod outbox;
 mod prune;

@@ -4,8 +4,8 @@
 //! what to write is decided from that; and the answer has both. Where there is no record one is inserted. If another one
 //! inserts it at the same instant, neither is seen: the caller then repeats the statement.
 //!
-//! Planning such a statement costs the server more than carrying it out. So the common advance has a plain one of its own, and
-//! this is for the rest.
+//! Planning such a statement costs the server more than carrying it out. So the common advance has a plain one of its own, which
+//! is prepared, and this is for the rest.
 
 use highwater::{
     EntryId, Epoch, Subscription,
@@ -16,14 +16,15 @@ use highwater::{
 
 use crate::{
     Settings,
-    clause::{ANSWER, Turn, allowed, columns, guarded, key, position, turn, xid},
+    clause::{ANSWER, Turn, allowed, guarded, key, position, turn, xid},
     codec::{self, bounded, bytes, interval, optional, optional_bytes, text},
+    forward::Prepared,
     record::{COLUMNS, WIDTH},
     schema::Names,
 };
 
 /// The time of a change, as precise as it is read back.
-const AT: &str = "date_trunc('milliseconds', clock_timestamp())";
+pub(crate) const AT: &str = "date_trunc('milliseconds', clock_timestamp())";
 
 /// What must hold besides the epoch for a statement to write: nothing, or that it is in a transaction that we began.
 #[derive(Debug, Clone)]
@@ -54,14 +55,18 @@ pub(crate) const ISSUED: usize = WIDTH;
 #[derive(Debug)]
 pub(crate) struct Sql {
     pub(crate) names: Names,
+    /// The common advance.
+    pub(crate) forward: Prepared,
     statement_ms: u64,
     commit_ms: u64,
 }
 
 impl Sql {
     pub(crate) fn new(settings: &Settings) -> Self {
+        let names = Names::new(settings);
         Self {
-            names: Names::new(settings),
+            forward: Prepared::forward(&names),
+            names,
             statement_ms: millis(settings.statement_timeout()),
             commit_ms: millis(settings.commit_timeout),
         }
@@ -180,57 +185,6 @@ impl Sql {
         format!(
             "unsettled AS (DELETE FROM {settled} AS s USING upd WHERE s.checkpoint = upd.id), \
              forgotten AS (DELETE FROM {attempts} AS a USING upd WHERE a.checkpoint = upd.id), "
-        )
-    }
-
-    /// The common case of [`advance`](Self::advance): the record is there, this epoch's, and behind, and knows of nothing
-    /// ahead that the position does not. It costs the server a small part of what the general statement does. Answers with a
-    /// second row if it was the common case, and has changed nothing if not. `prune`: above which id to drop what transactions
-    /// have settled.
-    pub(crate) fn forward(&self, request: &Advance, prune: Option<EntryId>) -> String {
-        let (table, settled) = (&self.names.checkpoint, &self.names.settled);
-        let key = key("c", &request.subscription);
-        let turn = if prune.is_some() { turn(&request.subscription, Turn::Alone) } else { String::new() };
-        let mut sql = self.forward_if(request, &Guard::Alone, &turn, "true");
-        if let Some(above) = prune {
-            sql += &format!(
-                "; DELETE FROM {settled} AS s USING {table} AS c WHERE {key} AND s.checkpoint = c.id AND s.entry > {} \
-                 AND s.entry <= c.watermark",
-                bytes(above)
-            );
-        }
-        sql
-    }
-
-    /// The common case of [`settle_up_to`](Self::settle_up_to): moreover, none of the entries was settled before.
-    pub(crate) fn settle_forward(&self, request: &Advance, guard: &Guard, ids: &[EntryId]) -> String {
-        let settled = &self.names.settled;
-        let (first, last) = (optional_bytes(ids.first().copied()), optional_bytes(ids.last().copied()));
-        let none = format!(
-            "c.watermark < {first} AND c.ahead_top < {first} AND NOT EXISTS \
-             (SELECT FROM {settled} AS s WHERE s.checkpoint = c.id AND s.entry BETWEEN {first} AND {last})"
-        );
-        self.forward_if(request, guard, "", &none)
-    }
-
-    fn forward_if(&self, request: &Advance, guard: &Guard, turn: &str, condition: &str) -> String {
-        let [watermark, ahead, top, hole, ordinal, incarnation] = columns(&request.position);
-        let known = request.position.ahead.top().max(Some(request.position.watermark));
-        format!(
-            "{limits}{turn}UPDATE {table} AS c SET watermark = {watermark}, ahead = {ahead}, ahead_top = {top}, \
-             ahead_hole = {hole}, ordinal = coalesce({ordinal}, CASE WHEN c.watermark = {watermark} THEN c.ordinal END), \
-             incarnation = coalesce({incarnation}, c.incarnation), owner = {owner}, updated_at = {AT} \
-             WHERE {key} AND c.version = {RECORD_VERSION} AND c.epoch = {epoch} AND {guarded} \
-             AND (c.watermark, c.ahead_top) < ({watermark}, {top}) AND c.ahead_top <= {known} AND {condition} \
-             RETURNING {xid}",
-            limits = self.limits(guard),
-            table = self.names.checkpoint,
-            owner = text(request.owner.as_str()),
-            key = key("c", &request.subscription),
-            epoch = bounded(request.epoch.0),
-            guarded = guarded(guard),
-            known = optional_bytes(known),
-            xid = xid(guard),
         )
     }
 

@@ -8,10 +8,12 @@ use highwater::{
 use crate::{
     backend::Redis,
     checkpoint::{Answer, wrong_epoch},
-    client::{Command, CommandOf, Driver, Fault, Value},
-    commands::Build,
+    client::{Arguments, Command, CommandOf, Driver, Fault, Value},
+    commands::{Build, Push},
     error::{reading, writing},
-    keys, reply,
+    keys,
+    packed::Packed,
+    reply,
     scripts::Script,
 };
 
@@ -52,14 +54,14 @@ impl<D: Driver> Redis<D> {
 
     pub(crate) async fn keep_attempts(&self, request: &NoteAttempts) -> Result<()> {
         let NoteAttempts { subscription, epoch, set, clear, .. } = request;
-        let arguments = |command: &mut CommandOf<D>| {
-            command.push_number(epoch.0);
-            command.push_number(set.len() as u64);
+        let arguments = |packed: &mut Packed| {
+            packed.push_number(epoch.0);
+            packed.push_number(set.len() as u64);
             for attempts in set {
-                command.push_id(attempts.id);
-                command.arg(attempts.encode().as_bytes());
+                packed.push_id(attempts.id);
+                packed.arg(attempts.encode().as_bytes());
             }
-            clear.iter().for_each(|&id| command.push_id(id));
+            clear.iter().for_each(|&id| packed.push_id(id));
         };
         match self.record_script(Script::NoteAttempts, subscription, "note_attempts", arguments).await? {
             Answer::Done(mut parts) => {

@@ -12,7 +12,9 @@ use crate::client::RedisRs as DefaultClient;
 use crate::{
     client::{Command, CommandOf, Driver, Fault, Link, ValueOf},
     commands::{self, Build},
-    error, reply,
+    error,
+    packed::Packed,
+    reply,
     scripts::{Script, Scripts},
     settings::Settings,
 };
@@ -114,7 +116,7 @@ impl<D: Driver> Redis<D> {
         &self,
         script: Script,
         keys: &[&str],
-        arguments: impl Fn(&mut CommandOf<D>),
+        arguments: impl FnOnce(&mut Packed),
     ) -> Result<ValueOf<D>, Fault> {
         self.scripts.run(&self.link, script, keys, arguments).await
     }

@@ -16,10 +16,12 @@ use highwater::{
 
 use crate::{
     backend::Redis,
-    client::{Command, CommandOf, Driver, Fault, Value, ValueOf},
-    commands::Build,
+    client::{Arguments, Command, CommandOf, Driver, Fault, Value, ValueOf},
+    commands::{Build, Push},
     error::{reading, writing},
-    keys, reply,
+    keys,
+    packed::Packed,
+    reply,
     scripts::Script,
     stream::NUMBER_MAX,
 };
@@ -64,9 +66,9 @@ impl<D: Driver> CheckpointBackend for Redis<D> {
     }
 
     async fn acquire(&self, request: &Acquire) -> Result<Acquired> {
-        let arguments = |command: &mut CommandOf<D>| {
-            command.arg(request.owner.as_str().as_bytes());
-            command.push_number(millis(request.ttl).min(NUMBER_MAX));
+        let arguments = |packed: &mut Packed| {
+            packed.arg(request.owner.as_str().as_bytes());
+            packed.push_number(millis(request.ttl).min(NUMBER_MAX));
         };
         match self.record_script(Script::Acquire, &request.subscription, "acquire", arguments).await? {
             Answer::Done(parts) => acquired(parts),
@@ -85,10 +87,10 @@ impl<D: Driver> CheckpointBackend for Redis<D> {
     }
 
     async fn advance(&self, request: &Advance) -> Result<Advanced> {
-        let arguments = |command: &mut CommandOf<D>| {
-            command.push_number(request.epoch.0);
-            command.arg(request.owner.as_str().as_bytes());
-            push_position(command, &request.position);
+        let arguments = |packed: &mut Packed| {
+            packed.push_number(request.epoch.0);
+            packed.arg(request.owner.as_str().as_bytes());
+            push_position(packed, &request.position);
         };
         match self.record_script(Script::Advance, &request.subscription, "advance", arguments).await? {
             Answer::Done(mut parts) => {
@@ -107,15 +109,15 @@ impl<D: Driver> CheckpointBackend for Redis<D> {
     }
 
     async fn reset(&self, request: &ResetCheckpoint) -> Result<Epoch> {
-        let arguments = |command: &mut CommandOf<D>| {
-            command.arg(request.expected.map(|epoch| epoch.to_string()).unwrap_or_default().as_bytes());
-            command.arg(flag(request.force));
-            command.arg(flag(request.position.is_some()));
-            push_position(command, request.position.as_ref().unwrap_or(&Position::default()));
-            command.arg(request.paused.map_or(b"", |paused| flag(paused)));
-            command.arg(request.reason().unwrap_or_default().as_bytes());
+        let arguments = |packed: &mut Packed| {
+            packed.arg(request.expected.map(|epoch| epoch.to_string()).unwrap_or_default().as_bytes());
+            packed.arg(flag(request.force));
+            packed.arg(flag(request.position.is_some()));
+            push_position(packed, request.position.as_ref().unwrap_or(&Position::default()));
+            packed.arg(request.paused.map_or(b"", |paused| flag(paused)));
+            packed.arg(request.reason().unwrap_or_default().as_bytes());
             let watermark = request.expected_watermark.map(|watermark| watermark.to_string());
-            command.arg(watermark.unwrap_or_default().as_bytes());
+            packed.arg(watermark.unwrap_or_default().as_bytes());
         };
         match self.record_script(Script::Reset, &request.subscription, "reset", arguments).await? {
             Answer::Done(parts) => was_reset(parts, request),
@@ -158,9 +160,9 @@ impl<D: Driver> Redis<D> {
         ttl: &str,
         operation: &'static str,
     ) -> Result<()> {
-        let arguments = |command: &mut CommandOf<D>| {
-            command.push_number(epoch.0);
-            command.arg(ttl.as_bytes());
+        let arguments = |packed: &mut Packed| {
+            packed.push_number(epoch.0);
+            packed.arg(ttl.as_bytes());
         };
         match self.record_script(Script::Lease, subscription, operation, arguments).await? {
             Answer::Done(_) => Ok(()),
@@ -174,7 +176,7 @@ impl<D: Driver> Redis<D> {
         script: Script,
         subscription: &Subscription,
         operation: &'static str,
-        arguments: impl Fn(&mut CommandOf<D>),
+        arguments: impl FnOnce(&mut Packed),
     ) -> Result<Answer<ValueOf<D>>> {
         let keys = [
             &*keys::checkpoint(subscription),
@@ -182,9 +184,9 @@ impl<D: Driver> Redis<D> {
             &*keys::settled(subscription),
             &*keys::attempts(subscription),
         ];
-        let arguments = |command: &mut CommandOf<D>| {
-            command.arg(subscription.group.as_str().as_bytes());
-            arguments(command);
+        let arguments = |packed: &mut Packed| {
+            packed.arg(subscription.group.as_str().as_bytes());
+            arguments(packed);
         };
         let value = self.script(script, &keys, arguments).await.map_err(writing(operation))?;
         read_answer(value, operation).map_err(|error| error.with("subscription", subscription))
@@ -256,11 +258,11 @@ fn of_record(fault: Fault, operation: &'static str) -> Error {
     }
 }
 
-pub(crate) fn push_position(command: &mut impl Command, position: &Position) {
-    command.push_id(position.watermark);
-    command.arg(position.ahead.encode().as_bytes());
-    command.arg(position.ordinal.map(|ordinal| ordinal.to_string()).unwrap_or_default().as_bytes());
-    command.arg(position.incarnation.as_ref().map_or("", |incarnation| incarnation.as_str()).as_bytes());
+pub(crate) fn push_position(packed: &mut Packed, position: &Position) {
+    packed.push_id(position.watermark);
+    packed.arg(position.ahead.encode().as_bytes());
+    packed.arg(position.ordinal.map(|ordinal| ordinal.to_string()).unwrap_or_default().as_bytes());
+    packed.arg(position.incarnation.as_ref().map_or("", |incarnation| incarnation.as_str()).as_bytes());
 }
 
 /// An argument that says yes or no.

@@ -8,10 +8,13 @@ use highwater::{
     clock::millis,
 };
 
-use crate::client::Command;
+use crate::client::{Arguments, Command};
 
 /// A blocking read waits no longer than this at a time, so that a dead connection is found. `BLOCK 0` would wait for ever.
 pub(crate) const BLOCK_MAX: Duration = Duration::from_secs(30);
+
+/// The longest text of an id.
+const ID_LEN: usize = 41;
 
 /// What makes commands pleasant to write.
 pub(crate) trait Build: Command {
@@ -32,7 +35,12 @@ pub(crate) trait Build: Command {
         self.push_number(number);
         self
     }
+}
 
+impl<C: Command> Build for C {}
+
+/// What makes arguments pleasant to add.
+pub(crate) trait Push: Arguments {
     /// Adds a number.
     fn push_number(&mut self, number: u64) {
         let mut text = [0; 20];
@@ -42,7 +50,7 @@ pub(crate) trait Build: Command {
 
     /// Adds an id. There may be a thousand of them in a command: no allocation, and no formatter.
     fn push_id(&mut self, id: EntryId) {
-        let mut text = [0; 41];
+        let mut text = [0; ID_LEN];
         let dash = digits(&mut text, id.seq) - 1;
         text[dash] = b'-';
         let start = digits(&mut text[..dash], id.ms);
@@ -50,7 +58,7 @@ pub(crate) trait Build: Command {
     }
 }
 
-impl<C: Command> Build for C {}
+impl<A: Arguments> Push for A {}
 
 /// Writes a number at the end of `text`, which is long enough, and says where it begins.
 fn digits(text: &mut [u8], mut number: u64) -> usize {
@@ -73,7 +81,9 @@ pub(crate) fn blocks(wait: Option<Duration>, max: Duration) -> Option<Duration> 
 }
 
 pub(crate) fn xadd<C: Command>(stream: impl AsRef<[u8]>, entry: &NewEntry) -> C {
-    let mut command = C::new("XADD").with(stream);
+    let bytes: usize = entry.fields.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let (args, bytes) = (2 + 2 * entry.fields.len(), stream.as_ref().len() + ID_LEN + bytes);
+    let mut command = C::sized("XADD", args, bytes).with(stream);
     command = match entry.id {
         Some(id) => command.id(id),
         None => command.with("*"),
@@ -190,12 +200,14 @@ mod tests {
             Self(vec![name.to_owned()])
         }
 
+        fn sized(name: &'static str, _: usize, _: usize) -> Self {
+            Self::new(name)
+        }
+    }
+
+    impl Arguments for Words {
         fn arg(&mut self, bytes: &[u8]) {
             self.0.push(String::from_utf8(bytes.to_vec()).unwrap());
-        }
-
-        fn shared(&mut self, bytes: &bytes::Bytes) {
-            self.arg(bytes);
         }
     }
 

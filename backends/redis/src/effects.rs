@@ -6,9 +6,10 @@ use bytes::Bytes;
 use highwater::{EntryId, Error, ErrorKind, Fields, Result, StreamName, clock::millis};
 
 use crate::{
-    client::Command,
-    commands::Build,
+    client::Arguments,
+    commands::Push,
     keys::{self, OURS},
+    packed::Packed,
     stream::NUMBER_MAX,
 };
 
@@ -233,14 +234,14 @@ impl Effects {
     }
 
     /// The arguments of the script; the first key has this number there.
-    pub(crate) fn push_to(&self, command: &mut impl Command, first_key: usize) {
-        command.push_number(self.effects.len() as u64);
+    pub(crate) fn push_to(&self, packed: &mut Packed, first_key: usize) {
+        packed.push_number(self.effects.len() as u64);
         for effect in &self.effects {
-            command.arg(effect.name.as_bytes());
-            command.push_number((first_key + effect.key) as u64);
-            command.push_number(effect.arguments.len() as u64);
+            packed.arg(effect.name.as_bytes());
+            packed.push_number((first_key + effect.key) as u64);
+            packed.push_number(effect.arguments.len() as u64);
             for argument in &self.arguments[effect.arguments.clone()] {
-                command.shared(argument);
+                packed.arg(argument);
             }
         }
     }

@@ -7,10 +7,12 @@ use highwater::{
 
 use crate::{
     backend::Redis,
-    client::{Command, CommandOf, Driver, Fault, Value, ValueOf},
-    commands::Build,
+    client::{Arguments, Driver, Fault, Value, ValueOf},
+    commands::Push,
     error::{self, reading, writing},
-    keys, reply,
+    keys,
+    packed::Packed,
+    reply,
     scripts::Script,
     stream::NUMBER_MAX,
 };
@@ -32,12 +34,12 @@ impl<D: Driver> Redis<D> {
         }
         let mut fates = Vec::with_capacity(letters.len());
         for step in steps(letters, |letter| Some(&letter.fields)) {
-            let arguments = |command: &mut CommandOf<D>| {
-                command.arg(subscription.group.as_str().as_bytes());
-                command.arg(holder.as_ref().map_or("", |holder| holder.as_str()).as_bytes());
-                command.push_number((*parked_max).min(NUMBER_MAX));
-                command.push_number(step.len() as u64);
-                step.iter().for_each(|letter| push_letter(command, letter));
+            let arguments = |packed: &mut Packed| {
+                packed.arg(subscription.group.as_str().as_bytes());
+                packed.arg(holder.as_ref().map_or("", |holder| holder.as_str()).as_bytes());
+                packed.push_number((*parked_max).min(NUMBER_MAX));
+                packed.push_number(step.len() as u64);
+                step.iter().for_each(|letter| push_letter(packed, letter));
             };
             let answers = self.letters_script(Script::DeadLetter, &place, arguments).await;
             let answers = answers.map_err(|error| behind(error, fates.len()))?;
@@ -52,9 +54,9 @@ impl<D: Driver> Redis<D> {
         let place = Place::of(&request.subscription, &request.from, "dead_keys");
         let (mut found, mut from) = (Vec::new(), String::new());
         loop {
-            let arguments = |command: &mut CommandOf<D>| {
-                command.arg(from.as_bytes());
-                command.push_number(KEYS_MAX);
+            let arguments = |packed: &mut Packed| {
+                packed.arg(from.as_bytes());
+                packed.push_number(KEYS_MAX);
             };
             let keys = place.keys.each_ref().map(String::as_str);
             let reply = self.script(Script::DeadKeys, &keys, arguments).await;
@@ -75,9 +77,9 @@ impl<D: Driver> Redis<D> {
         }
         let mut redriven = Vec::with_capacity(letters.len());
         for step in steps(letters, |letter| letter.append.as_ref()) {
-            let arguments = |command: &mut CommandOf<D>| {
-                command.push_number(step.len() as u64);
-                step.iter().for_each(|letter| push_redriven(command, letter));
+            let arguments = |packed: &mut Packed| {
+                packed.push_number(step.len() as u64);
+                step.iter().for_each(|letter| push_redriven(packed, letter));
             };
             let answers = self.letters_script(Script::Redrive, &place, arguments).await;
             let answers = answers.map_err(|error| behind(error, redriven.len()))?;
@@ -93,7 +95,7 @@ impl<D: Driver> Redis<D> {
         &self,
         script: Script,
         place: &Place,
-        arguments: impl Fn(&mut CommandOf<D>),
+        arguments: impl FnOnce(&mut Packed),
     ) -> Result<impl Iterator<Item = ValueOf<D>>> {
         let error = writing(place.operation);
         let keys = place.keys.each_ref().map(String::as_str);
@@ -188,30 +190,30 @@ fn behind(error: Error, done: usize) -> Error {
     if done > 0 { error.with_outcome(Outcome::Unknown) } else { error }
 }
 
-fn push_letter(command: &mut impl Command, letter: &NewLetter) {
-    command.push_id(letter.id);
-    command.push_number(2 * letter.own.min(letter.fields.len()) as u64);
-    push_key(command, letter.key);
-    command.arg(if letter.parked { b"1" } else { b"0" });
-    push_fields(command, Some(&letter.fields));
+fn push_letter(packed: &mut Packed, letter: &NewLetter) {
+    packed.push_id(letter.id);
+    packed.push_number(2 * letter.own.min(letter.fields.len()) as u64);
+    push_key(packed, letter.key);
+    packed.arg(if letter.parked { b"1" } else { b"0" });
+    push_fields(packed, Some(&letter.fields));
 }
 
-fn push_redriven(command: &mut impl Command, letter: &RedriveLetter) {
-    command.push_id(letter.letter);
-    command.push_id(letter.id);
-    push_key(command, letter.key);
-    push_fields(command, letter.append.as_ref());
+fn push_redriven(packed: &mut Packed, letter: &RedriveLetter) {
+    packed.push_id(letter.letter);
+    packed.push_id(letter.id);
+    push_key(packed, letter.key);
+    push_fields(packed, letter.append.as_ref());
 }
 
-fn push_key(command: &mut impl Command, key: Option<u64>) {
-    command.arg(key.map(|key| format!("{key:016x}")).unwrap_or_default().as_bytes());
+fn push_key(packed: &mut Packed, key: Option<u64>) {
+    packed.arg(key.map(|key| format!("{key:016x}")).unwrap_or_default().as_bytes());
 }
 
-fn push_fields(command: &mut impl Command, fields: Option<&Fields>) {
-    command.push_number(fields.map_or(0, |fields| 2 * fields.len() as u64));
+fn push_fields(packed: &mut Packed, fields: Option<&Fields>) {
+    packed.push_number(fields.map_or(0, |fields| 2 * fields.len() as u64));
     for (name, value) in fields.into_iter().flatten() {
-        command.shared(name);
-        command.shared(value);
+        packed.arg(name);
+        packed.arg(value);
     }
 }
 

@@ -84,6 +84,7 @@ mod error;
 pub mod fuzzing;
 mod keys;
 mod letters;
+mod packed;
 mod read;
 mod reply;
 mod scripts;

@@ -3,9 +3,11 @@
 use highwater::Result;
 
 use crate::{
-    client::{Command, CommandOf, Driver, Fault, Link, ValueOf},
+    client::{Arguments, Command, CommandOf, Driver, Fault, Link, ValueOf},
     commands::Build,
-    error, reply,
+    error,
+    packed::Packed,
+    reply,
 };
 
 /// A script.
@@ -33,6 +35,8 @@ pub(crate) enum Script {
     Trim,
 }
 
+/// What a script calls its arguments has come as one.
+const UNPACK: &str = "local ARGV = cmsgpack.unpack(ARGV[1])\n";
 const IDS: &str = include_str!("lua/ids.lua");
 const BEATS: &str = include_str!("lua/beats.lua");
 const BEFORE: &str = include_str!("lua/before.lua");
@@ -94,7 +98,9 @@ impl Script {
             Self::RemoveGroup => &[include_str!("lua/remove_group.lua")],
             Self::RemoveStream => &[IDS, include_str!("lua/remove_stream.lua")],
             Self::Reset => &[IDS, RECORD, include_str!("lua/reset.lua")],
-            Self::Settle => &[IDS, POSITION, RECORD, GROUP, include_str!("lua/settle.lua")],
+            Self::Settle => {
+                &[IDS, include_str!("lua/usual.lua"), POSITION, RECORD, GROUP, include_str!("lua/settle.lua")]
+            }
             Self::Settled => &[IDS, RECORD, BEFORE, include_str!("lua/settled.lua")],
             Self::Trim => &[include_str!("lua/trim.lua")],
         }
@@ -109,7 +115,7 @@ impl Script {
             (true, Self::DeadLetter | Self::Effects) => "#!lua\n",
             (true, _) => "#!lua flags=allow-oom\n",
         };
-        header.to_owned() + &self.parts().join("\n")
+        header.to_owned() + UNPACK + &self.parts().join("\n")
     }
 }
 
@@ -167,14 +173,15 @@ impl Scripts {
         link: &Link<D>,
         script: Script,
         keys: &[&str],
-        arguments: impl Fn(&mut CommandOf<D>),
+        arguments: impl FnOnce(&mut Packed),
     ) -> Result<ValueOf<D>, Fault> {
+        let arguments = Packed::build(arguments);
         let command = |name, program: &str| {
             let mut command = CommandOf::<D>::new(name).with(program).number(keys.len() as u64);
             for key in keys {
                 command.arg(key.as_bytes());
             }
-            arguments(&mut command);
+            command.shared(&arguments);
             command
         };
         if let Some(digest) = &self.digests[script as usize] {

@@ -9,10 +9,11 @@ use highwater::{
 use crate::{
     backend::Redis,
     checkpoint::{Answer, read_answer, wrong_epoch},
-    client::{Command, CommandOf, Driver, Fault},
-    commands::Build,
+    client::{Arguments, Driver, Fault},
+    commands::Push,
     error::writing,
     keys,
+    packed::Packed,
     scripts::Script,
     stream::{acked, ascending, push_ack},
 };
@@ -22,11 +23,11 @@ impl<D: Driver> AtomicSettle for Redis<D> {
     async fn settle(&self, request: &Settle) -> Result<Settled> {
         let subscription = &request.subscription;
         let ids = ascending(&request.ids);
-        let arguments = |command: &mut CommandOf<D>| {
-            command.arg(subscription.group.as_str().as_bytes());
-            command.push_number(request.epoch.0);
-            command.arg(request.owner.as_str().as_bytes());
-            push_ack(command, request.count, &ids);
+        let arguments = |packed: &mut Packed| {
+            packed.arg(subscription.group.as_str().as_bytes());
+            packed.push_number(request.epoch.0);
+            packed.arg(request.owner.as_str().as_bytes());
+            push_ack(packed, request.count, &ids);
         };
         let keys = [
             &*keys::checkpoint(subscription),

@@ -13,10 +13,12 @@ use highwater::{
 
 use crate::{
     backend::{Redis, at_least_one},
-    client::{Command, CommandOf, Driver, Fault, Value},
-    commands::{self, Build},
+    client::{Arguments, Driver, Fault, Value},
+    commands::{self, Push},
     error::{reading, writing},
-    keys, reply,
+    keys,
+    packed::Packed,
+    reply,
     scripts::Script,
 };
 
@@ -84,9 +86,9 @@ impl<D: Driver> StreamBackend for Redis<D> {
         });
         let keys: Vec<_> =
             [Some(request.stream.as_str()), heartbeats.as_deref()].into_iter().flatten().collect();
-        let arguments = |command: &mut CommandOf<D>| {
+        let arguments = |packed: &mut Packed| {
             if let Some(group) = &request.group {
-                command.arg(group.as_str().as_bytes());
+                packed.arg(group.as_str().as_bytes());
             }
         };
         let reply = self.script(Script::Inspect, &keys, arguments).await;
@@ -101,10 +103,10 @@ impl<D: Driver> StreamBackend for Redis<D> {
         // Servers read it as a signed number; a greater one than that cannot be true.
         let known = |ordinal: &u64| self.capabilities.counts_entries && i64::try_from(*ordinal).is_ok();
         let ordinal = request.ordinal.filter(known);
-        let arguments = |command: &mut CommandOf<D>| {
-            command.arg(request.subscription.group.as_str().as_bytes());
-            command.push_id(request.at);
-            command.arg(ordinal.map(|ordinal| ordinal.to_string()).unwrap_or_default().as_bytes());
+        let arguments = |packed: &mut Packed| {
+            packed.arg(request.subscription.group.as_str().as_bytes());
+            packed.push_id(request.at);
+            packed.arg(ordinal.map(|ordinal| ordinal.to_string()).unwrap_or_default().as_bytes());
         };
         let keys = [request.subscription.stream.as_str()];
         let reply = self.script(Script::EnsureGroup, &keys, arguments).await;
@@ -122,13 +124,13 @@ impl<D: Driver> StreamBackend for Redis<D> {
     async fn claim(&self, request: &Claim) -> Result<Claimed> {
         at_least_one(request.limit)?;
         let subscription = &request.subscription;
-        let arguments = |command: &mut CommandOf<D>| {
-            command.arg(subscription.group.as_str().as_bytes());
-            command.arg(request.consumer.as_str().as_bytes());
-            command.push_id(request.from);
-            command.push_number(commands::count(request.limit));
-            command.push_number(millis(request.min_idle).min(NUMBER_MAX));
-            command.push_number(millis(request.unless_within).min(NUMBER_MAX));
+        let arguments = |packed: &mut Packed| {
+            packed.arg(subscription.group.as_str().as_bytes());
+            packed.arg(request.consumer.as_str().as_bytes());
+            packed.push_id(request.from);
+            packed.push_number(commands::count(request.limit));
+            packed.push_number(millis(request.min_idle).min(NUMBER_MAX));
+            packed.push_number(millis(request.unless_within).min(NUMBER_MAX));
         };
         let keys = [subscription.stream.as_str(), &keys::heartbeats(subscription)];
         let reply = self.script(Script::Claim, &keys, arguments).await;
@@ -136,10 +138,10 @@ impl<D: Driver> StreamBackend for Redis<D> {
     }
 
     async fn heartbeat(&self, request: &Heartbeat) -> Result<Beat> {
-        let arguments = |command: &mut CommandOf<D>| {
-            command.arg(request.consumer.as_str().as_bytes());
-            command.push_number(request.token.0);
-            command.push_number(millis(request.ttl).min(NUMBER_MAX));
+        let arguments = |packed: &mut Packed| {
+            packed.arg(request.consumer.as_str().as_bytes());
+            packed.push_number(request.token.0);
+            packed.push_number(millis(request.ttl).min(NUMBER_MAX));
         };
         let key = keys::heartbeats(&request.subscription);
         let reply = self.script(Script::Heartbeat, &[&key], arguments).await;
@@ -156,9 +158,9 @@ impl<D: Driver> StreamBackend for Redis<D> {
 
     async fn ack(&self, request: &Ack) -> Result<Acked> {
         let ids = ascending(&request.ids);
-        let arguments = |command: &mut CommandOf<D>| {
-            command.arg(request.subscription.group.as_str().as_bytes());
-            push_ack(command, request.count, &ids);
+        let arguments = |packed: &mut Packed| {
+            packed.arg(request.subscription.group.as_str().as_bytes());
+            push_ack(packed, request.count, &ids);
         };
         let keys = [request.subscription.stream.as_str()];
         let reply = self.script(Script::Ack, &keys, arguments).await;
@@ -169,10 +171,10 @@ impl<D: Driver> StreamBackend for Redis<D> {
 
     async fn leave(&self, request: &Leave) -> Result<Left> {
         let subscription = &request.subscription;
-        let arguments = |command: &mut CommandOf<D>| {
-            command.arg(subscription.group.as_str().as_bytes());
-            command.arg(request.consumer.as_str().as_bytes());
-            command.push_number(request.token.0);
+        let arguments = |packed: &mut Packed| {
+            packed.arg(subscription.group.as_str().as_bytes());
+            packed.arg(request.consumer.as_str().as_bytes());
+            packed.push_number(request.token.0);
         };
         let keys = [subscription.stream.as_str(), &keys::heartbeats(subscription)];
         let reply = self.script(Script::Leave, &keys, arguments).await;
@@ -207,7 +209,7 @@ impl<D: Driver> StreamBackend for Redis<D> {
             Removal::Group(subscription) => self.remove_group(subscription).await,
             Removal::Stream(stream) => {
                 let prefix = keys::heartbeats_prefix(stream);
-                let arguments = |command: &mut CommandOf<D>| command.arg(prefix.as_bytes());
+                let arguments = |packed: &mut Packed| packed.arg(prefix.as_bytes());
                 let reply = self.script(Script::RemoveStream, &[stream.as_str()], arguments).await;
                 reply.and_then(reply::count).map_err(writing("remove"))
             }
@@ -226,10 +228,10 @@ impl<D: Driver> Redis<D> {
         if keep_from == EntryId::ZERO {
             return Ok(0);
         }
-        let arguments = |command: &mut CommandOf<D>| {
-            command.push_number(len.min(NUMBER_MAX));
-            command.push_id(keep_from);
-            command.push_number(TRIM_STEPS);
+        let arguments = |packed: &mut Packed| {
+            packed.push_number(len.min(NUMBER_MAX));
+            packed.push_id(keep_from);
+            packed.push_number(TRIM_STEPS);
         };
         let mut removed = 0;
         loop {
@@ -247,7 +249,7 @@ impl<D: Driver> Redis<D> {
     }
 
     async fn remove_group(&self, subscription: &Subscription) -> Result<u64> {
-        let arguments = |command: &mut CommandOf<D>| command.arg(subscription.group.as_str().as_bytes());
+        let arguments = |packed: &mut Packed| packed.arg(subscription.group.as_str().as_bytes());
         let keys = [subscription.stream.as_str(), &keys::heartbeats(subscription)];
         let reply = self.script(Script::RemoveGroup, &keys, arguments).await;
         reply.and_then(reply::count).map_err(writing("remove"))
@@ -270,11 +272,11 @@ pub(crate) fn ascending(ids: &[EntryId]) -> std::borrow::Cow<'_, [EntryId]> {
 }
 
 /// The arguments that acking takes in every script.
-pub(crate) fn push_ack(command: &mut impl Command, count: bool, ids: &[EntryId]) {
-    command.arg(if count { b"1" } else { b"0" });
-    command.push_number(AHEAD_BYTES_MAX as u64);
+pub(crate) fn push_ack(packed: &mut Packed, count: bool, ids: &[EntryId]) {
+    packed.arg(if count { b"1" } else { b"0" });
+    packed.push_number(AHEAD_BYTES_MAX as u64);
     for &id in ids {
-        command.push_id(id);
+        packed.push_id(id);
     }
 }
 

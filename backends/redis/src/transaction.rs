@@ -9,11 +9,13 @@ use highwater::{
 use crate::{
     backend::Redis,
     checkpoint::{Answer, push_position, read_answer, wrong_epoch},
-    client::{Command, CommandOf, Driver, Fault, Value},
-    commands::Build,
+    client::{Arguments, Driver, Fault, Value},
+    commands::Push,
     effects::Effects,
     error::{self, reading, writing},
-    keys, reply,
+    keys,
+    packed::Packed,
+    reply,
     scripts::Script,
     stream::{AHEAD_BYTES_MAX, ascending},
 };
@@ -34,7 +36,7 @@ impl<D: Driver> TransactionalCheckpoint for Redis<D> {
             &*keys::groups(&subscription.stream),
             &*keys::settled(subscription),
         ];
-        let arguments = |command: &mut CommandOf<D>| ids.iter().for_each(|&id| command.push_id(id));
+        let arguments = |packed: &mut Packed| ids.iter().for_each(|&id| packed.push_id(id));
         let value = self.script(Script::Settled, &keys, arguments).await.map_err(reading("settled"))?;
         match read_answer(value, "settled").map_err(|error| error.with("subscription", subscription))? {
             Answer::Done(parts) => parts.map(reply::id).collect::<Result<_, _>>().map_err(reading("settled")),
@@ -57,15 +59,15 @@ impl<D: Driver> TransactionalCheckpoint for Redis<D> {
         let stream = if how == "group" { subscription.stream.as_str() } else { &*settled };
         let ours = [&*checkpoint, &*groups, &*settled, stream];
         let keys: Vec<&str> = ours.into_iter().chain(effects.keys()).collect();
-        let arguments = |command: &mut CommandOf<D>| {
-            command.arg(subscription.group.as_str().as_bytes());
-            command.push_number(epoch.0);
-            command.arg(owner.as_str().as_bytes());
-            command.arg(how.as_bytes());
-            push_position(command, position.as_ref().unwrap_or(&Position::default()));
-            command.push_number(AHEAD_BYTES_MAX as u64);
-            effects.push_to(command, ours.len() + 1);
-            ids.iter().for_each(|&id| command.push_id(id));
+        let arguments = |packed: &mut Packed| {
+            packed.arg(subscription.group.as_str().as_bytes());
+            packed.push_number(epoch.0);
+            packed.arg(owner.as_str().as_bytes());
+            packed.arg(how.as_bytes());
+            push_position(packed, position.as_ref().unwrap_or(&Position::default()));
+            packed.push_number(AHEAD_BYTES_MAX as u64);
+            effects.push_to(packed, ours.len() + 1);
+            ids.iter().for_each(|&id| packed.push_id(id));
         };
         let value = self.script(Script::Effects, &keys, arguments).await.map_err(|fault| match &fault {
             Fault::Server(text) if text.starts_with("CROSSSLOT") => {

@@ -66,9 +66,15 @@ pub fn groups() -> Vec<Group> {
         },
         Group {
             name: "polling",
-            about: "100 subscriptions on streams of their own, 100 entries a second in all: waiting against looking every 100 ms.",
+            about: "100 subscriptions on streams of their own: waiting against looking every 100 ms.",
             shows: Shows::Cost,
-            scenarios: at(100, 100, all([raw::polling(), ours::polling()])),
+            scenarios: [100, 10]
+                .into_iter()
+                .flat_map(|rate| {
+                    let list = at(100, rate, all([raw::polling(), ours::polling()]));
+                    list.into_iter().map(move |one| one.shaped(&format!("{rate} entries/s"), |_| {}))
+                })
+                .collect(),
         },
     ]
 }

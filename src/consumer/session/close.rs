@@ -19,7 +19,7 @@ impl Session<'_> {
     pub(super) async fn close(&mut self, end: &End) {
         // Before anything is waited for: nothing more is to start.
         self.running.abort_all();
-        self.reading.stopped().await;
+        self.reading.stop();
         let counts = self.machine.counts();
         self.report.delivered += counts.delivered;
         self.report.settled += counts.settled;

@@ -173,6 +173,7 @@ impl Session<'_> {
                     }
                     _ => (self.after(error, self.note_failed), None),
                 };
+                self.over = end.is_some();
                 self.feed(Event::NotNoted(self.now() + wait));
                 end
             }

@@ -2,7 +2,7 @@
 
 use super::{End, Session};
 use crate::{
-    Delivery, ErrorKind,
+    Delivery, Error, ErrorKind,
     consumer::{
         HandlerError,
         context::is_passing,
@@ -23,14 +23,21 @@ impl Session<'_> {
                 }
             }
         }
-        self.feed(Event::Finished(reports));
-        let error = broken?;
         // Whose epoch is over, or who cannot know what has been committed, begins again at the checkpoint.
-        if matches!(error.kind(), ErrorKind::Fenced | ErrorKind::Invalid) || is_passing(&error) {
-            return Some(End::Again(error));
-        }
-        self.fail(error);
-        None
+        let again = |error: &Error| {
+            matches!(error.kind(), ErrorKind::Fenced | ErrorKind::Invalid) || is_passing(error)
+        };
+        let end = match broken {
+            Some(error) if again(&error) => Some(End::Again(error)),
+            Some(error) => {
+                self.fail(error);
+                None
+            }
+            None => None,
+        };
+        self.over = end.is_some();
+        self.feed(Event::Finished(reports));
+        end
     }
 
     fn look_at(&mut self, finished: &Finished<HandlerError>) {

@@ -1,8 +1,10 @@
 //! What comes in: batches of the reader, and entries claimed from the dead.
 
+use std::mem;
+
 use super::{End, Session, dead::Claims};
 use crate::{
-    Attempts, Delivery, EntryId, Error, ErrorKind, Outcome, Result,
+    Attempts, EntryId, Error, ErrorKind, Outcome, Result,
     backend::PendingEntry,
     consumer::{
         context::is_passing, ledger::Ledger, machine::Event, observer::Observation, reader::Batch, resume,
@@ -13,7 +15,7 @@ use crate::{
 
 impl Session<'_> {
     pub(super) fn on_read(&mut self, result: Result<Batch>) -> Option<End> {
-        let batch = match result {
+        let mut batch = match result {
             Ok(batch) => batch,
             Err(error) if error.kind() == ErrorKind::Fenced && !self.is_shared() => {
                 return Some(End::Again(error));
@@ -30,7 +32,7 @@ impl Session<'_> {
         };
         self.rereads &= batch.resumed.is_none() && !batch.anew;
         if self.rereads {
-            self.took(batch.unasked, Vec::new(), batch.recovering);
+            self.took(Batch { deliveries: Vec::new(), ..batch });
             return None;
         }
         if batch.anew {
@@ -44,11 +46,11 @@ impl Session<'_> {
             // What has not been started comes again, in order. Kept, it would be acked before the new group delivers it.
             self.feed(Event::Lapsed);
         }
-        if let Some(position) = batch.resumed {
+        if let Some(position) = batch.resumed.take() {
             self.feed(Event::Resumed(position));
         }
         if let (Some(behind), Ledger::Exclusive { tracker, unsaved, .. }) =
-            (batch.skip, self.machine.ledger_mut())
+            (batch.skip.take(), self.machine.ledger_mut())
         {
             tracker.skip(behind.watermark, behind.ordinal);
             // Saved like an entry, lest the next owner meets the gap again.
@@ -57,17 +59,18 @@ impl Session<'_> {
         if let Ledger::Exclusive { tracker, .. } = self.machine.ledger_mut() {
             tracker.identify(|| self.context.incarnation());
         }
-        self.gone(batch.gone);
-        self.recalled(batch.recalled);
-        self.took(batch.unasked, batch.deliveries, batch.recovering);
+        self.gone(mem::take(&mut batch.gone));
+        self.recalled(mem::take(&mut batch.recalled));
+        self.took(batch);
         None
     }
 
-    fn took(&mut self, unasked: bool, deliveries: Vec<Delivery>, recovering: bool) {
+    fn took(&mut self, batch: Batch) {
+        let Batch { deliveries, unasked, recovering, waits, .. } = batch;
         self.feed(if unasked { Event::Recovered(deliveries) } else { Event::Read(deliveries) });
         self.machine.ledger_mut().recovering(recovering);
-        if recovering {
-            self.reading.seen();
+        if waits {
+            self.reading.taken();
         }
     }
 

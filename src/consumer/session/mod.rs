@@ -5,6 +5,7 @@ mod dead;
 mod finished;
 mod intake;
 mod saves;
+mod start;
 mod status;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -51,6 +52,9 @@ pub(crate) struct Session<'a> {
     /// The stream that it is of, once there is one.
     incarnation: Option<Incarnation>,
     machine: Machine,
+    is_strict: bool,
+    /// It ends, and nothing is started any more.
+    over: bool,
     desk: Arc<Desk>,
     running: JoinSet<()>,
     keeper: JoinHandle<()>,
@@ -166,6 +170,8 @@ impl<'a> Session<'a> {
             epoch: context.epoch(),
             incarnation: context.incarnation(),
             machine,
+            is_strict: matches!(order, Order::Strict { .. }),
+            over: false,
             desk: Arc::default(),
             running: JoinSet::new(),
             keeper: tokio::spawn(keeper::keep(Arc::clone(context), sender)),
@@ -295,7 +301,7 @@ impl<'a> Session<'a> {
                 let settles = self.lanes.settles();
                 let position = settles.then(|| self.machine.ledger().position_after(&deliveries)).flatten();
                 let chunk = Chunk { slot, deliveries, epoch: self.epoch, position };
-                self.running.spawn(Arc::clone(self.lanes).run(chunk, Arc::clone(&self.desk)));
+                self.start(chunk);
             }
             Action::Save(save) => self.save(save),
             Action::Bury(burials) => self.bury(burials),

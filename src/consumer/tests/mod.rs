@@ -8,6 +8,7 @@ mod readers;
 mod resume;
 mod review;
 mod stop;
+mod tasks;
 mod transactional;
 mod verdicts;
 

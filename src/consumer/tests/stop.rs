@@ -142,3 +142,31 @@ async fn g14_a_dropped_run_loses_nothing() {
         assert_eq!(all, to(200), "{ownership:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g15_a_stop_comes_before_what_is_behind_a_handler_that_begins_to_block_its_thread() {
+    let memory = Memory::new();
+    append(&memory, 1).await;
+    let (recorder, stop) = Recorder::until(31);
+    let handler = {
+        let (recorder, memory) = (recorder.clone(), memory.clone());
+        move |delivery: Delivery| {
+            recorder.record(&delivery);
+            let (n, memory) = (delivery.id().ms, memory.clone());
+            async move {
+                if n > 30 {
+                    let clock = Clock::new();
+                    while clock.elapsed() < Duration::from_millis(5) {
+                        std::hint::spin_loop();
+                    }
+                } else {
+                    append(&memory, if n == 30 { 16 } else { 1 }).await;
+                }
+                Ok::<_, HandlerError>(())
+            }
+        }
+    };
+    builder(&memory, Ownership::Shared).build().unwrap().run(handler, stop).await.unwrap();
+    let handled = recorder.seen().len() - 30;
+    assert!(handled < 8, "{handled} of sixteen were handled");
+}

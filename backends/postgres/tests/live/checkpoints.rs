@@ -1,6 +1,8 @@
 //! The record: every part of it, the rule of an advance, and what cannot be read.
 
 use highwater::{EntryId, Epoch, ErrorKind, Incarnation, Position, SettledAhead, Subscription, backend::*};
+use highwater_postgres::{Postgres, Settings};
+use sqlx::Row;
 
 use crate::store::*;
 
@@ -140,4 +142,24 @@ async fn g18_a_record_that_cannot_be_read_is_left_as_it_is() {
         let refused = sqlx::raw_sql(sqlx::AssertSqlSafe(update)).execute(&mut *conn).await;
         assert_eq!(refused.unwrap_err().as_database_error().unwrap().code().unwrap(), "23514", "{damage}");
     }
+}
+
+#[tokio::test]
+async fn the_common_advance_is_planned_once_on_its_connection() {
+    let store = Store::new().await;
+    let pool = pool(&store.url, 2);
+    let postgres = Postgres::from_pool_with(pool.clone(), Settings::default().connections(1)).unwrap();
+    for ms in 1..=20 {
+        assert!(postgres.advance(&store.advance(0, ms)).await.unwrap().moved);
+    }
+    postgres.close().await;
+    // It came back to the pool, and is one of all that this has.
+    let mut conns = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+    let mut found = Vec::new();
+    for conn in &mut conns {
+        let prepared = "SELECT name FROM pg_prepared_statements";
+        found.extend(sqlx::raw_sql(prepared).fetch_all(&mut **conn).await.unwrap());
+    }
+    let [row] = &*found else { panic!("{found:?}") };
+    assert!(row.get_unchecked::<String, _>(0).starts_with("highwater_"));
 }

@@ -16,6 +16,10 @@ use super::{frame::Scan, pool::lock};
 const STAND_IN: &[u8] = b"+OK\r\n";
 /// The least room for what comes.
 const ROOM_MIN: usize = 16 * 1024;
+/// The same where replies are small.
+const WRAP_ROOM_MIN: usize = 4 * 1024;
+/// More than this is given back.
+const WRAP_ROOM_MAX: usize = 64 * 1024;
 
 /// Says that the next reply is to be taken, and has it then.
 #[derive(Debug, Default)]
@@ -32,6 +36,11 @@ enum State {
         scan: Scan,
     },
     Taken(Bytes),
+    /// Each reply that is a list becomes one text.
+    Wrapping {
+        bytes: BytesMut,
+        scan: Scan,
+    },
 }
 
 impl Bypass {
@@ -45,8 +54,20 @@ impl Bypass {
     pub(super) fn taken(&self) -> Option<Bytes> {
         match mem::take(&mut *lock(&self.0)) {
             State::Taken(bytes) => Some(bytes),
-            State::Open | State::Taking { .. } => None,
+            _ => None,
         }
+    }
+
+    /// From now on, the driver sees each reply that is a list as one text, which is the reply as it came. So replies to many
+    /// who ask by one connection find their way as always. A text is copied once more, which is for small replies. Nothing may
+    /// be outstanding.
+    pub(super) fn wrap(&self) {
+        *lock(&self.0) = State::Wrapping { bytes: BytesMut::new(), scan: Scan::new() };
+    }
+
+    /// Whether it does.
+    pub(super) fn wraps(&self) -> bool {
+        matches!(*lock(&self.0), State::Wrapping { .. })
     }
 }
 
@@ -68,6 +89,10 @@ impl<S: AsyncRead + Unpin> Bypassed<S> {
     /// Reads what is ours, if the next reply is. Then the driver has something to see, or the socket has ended.
     fn read_ours(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut state = lock(&self.bypass.0);
+        if let State::Wrapping { bytes, scan } = &mut *state {
+            self.next = ready!(wrapped(&mut self.socket, bytes, scan, cx))?;
+            return Poll::Ready(Ok(true));
+        }
         let mut is_ours = false;
         while let State::Taking { bytes, scan } = &mut *state {
             is_ours = true;
@@ -94,6 +119,43 @@ impl<S: AsyncRead + Unpin> Bypassed<S> {
         }
         Poll::Ready(Ok(is_ours))
     }
+}
+
+/// The next replies, lists as texts; nothing where the socket has ended.
+fn wrapped(
+    socket: &mut (impl AsyncRead + Unpin),
+    bytes: &mut BytesMut,
+    scan: &mut Scan,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Bytes>> {
+    let mut next = BytesMut::new();
+    while next.is_empty() {
+        if bytes.is_empty() && bytes.capacity() > WRAP_ROOM_MAX {
+            *bytes = BytesMut::new();
+        }
+        bytes.reserve(WRAP_ROOM_MIN);
+        if ready!(pin!(socket.read_buf(bytes)).poll(cx))? == 0 {
+            break;
+        }
+        loop {
+            match scan.end(bytes) {
+                Ok(None) => break,
+                Ok(Some(len)) => {
+                    let reply = bytes.split_to(len);
+                    *scan = Scan::new();
+                    if matches!(reply.first(), Some(b'*' | b'%')) {
+                        next.extend_from_slice(format!("${len}\r\n").as_bytes());
+                        next.extend_from_slice(&reply);
+                        next.extend_from_slice(b"\r\n");
+                    } else {
+                        next.extend_from_slice(&reply);
+                    }
+                }
+                Err(_) => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            }
+        }
+    }
+    Poll::Ready(Ok(next.freeze()))
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Bypassed<S> {
@@ -179,6 +241,19 @@ mod tests {
             bypass.arm(0);
             assert_eq!(seen(&mut server, &mut driver, &[&reply[..1], &reply[1..]]).await, reply);
             assert!(bypass.taken().is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn lists_become_texts_where_many_ask_by_one_connection() {
+        let replies = [LIST, b"*-1\r\n", b"-NOGROUP gone\r\n", b"%0\r\n", LIST].concat();
+        let texts = "$17\r\n*2\r\n$3\r\nabc\r\n:1\r\n\r\n";
+        let expected = format!("{texts}$5\r\n*-1\r\n\r\n-NOGROUP gone\r\n$4\r\n%0\r\n\r\n{texts}");
+        for cut in 1..replies.len() {
+            let (mut server, mut driver, bypass) = pair();
+            bypass.wrap();
+            let seen = seen(&mut server, &mut driver, &[&replies[..cut], &replies[cut..]]).await;
+            assert_eq!(String::from_utf8(seen).unwrap(), expected, "{cut}");
         }
     }
 

@@ -21,7 +21,7 @@ use socket2::TcpKeepalive;
 use tokio::task::AbortHandle;
 
 use super::{
-    Command, Connection, Driver, Fault, Reply, Value,
+    Arguments, Command, Connection, Driver, Fault, Reply, Value,
     address::{Login, Node},
 };
 
@@ -238,12 +238,18 @@ impl Command for Cmd {
         Self { name, args: Vec::new() }
     }
 
-    fn arg(&mut self, bytes: &[u8]) {
-        self.shared(&Bytes::copy_from_slice(bytes));
+    fn sized(name: &'static str, args: usize, _: usize) -> Self {
+        Self { name, args: Vec::with_capacity(args) }
     }
 
     fn shared(&mut self, bytes: &Bytes) {
         self.args.push(bytes.clone());
+    }
+}
+
+impl Arguments for Cmd {
+    fn arg(&mut self, bytes: &[u8]) {
+        self.args.push(Bytes::copy_from_slice(bytes));
     }
 }
 

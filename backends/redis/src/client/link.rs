@@ -114,13 +114,10 @@ impl<D: Driver> Link<D> {
         command: &CommandOf<D>,
         block: Option<Duration>,
     ) -> Result<ReadReply<ValueOf<D>>, Fault> {
-        let By::Own(limit) = self.by(way, block) else {
-            return self.one(Some(key), self.by(way, block), command).await.map(ReadReply::Value);
-        };
-        let pool = self.pool(Some(key)).await?;
-        match self.noted(pool.read(limit, command).await)? {
+        let (by, pool) = (self.by(way, block), self.pool(Some(key)).await?);
+        match self.noted(pool.read(by, command).await)? {
             Ok(reply) => Ok(reply),
-            Err(text) => self.followed(&pool, By::Own(limit), command, Err(text)).await.map(ReadReply::Value),
+            Err(text) => self.followed(&pool, by, command, Err(text)).await.map(ReadReply::Value),
         }
     }
 

@@ -72,6 +72,17 @@ pub trait Connection: Clone + Send + Sync + 'static {
         async { self.send(command).await.map(ReadReply::Value) }
     }
 
+    /// From now on there are only reads by this connection, and batches of them. Nothing may be outstanding.
+    fn for_reads(&self) {}
+
+    /// Sends a read by a connection that is for reads, beside others. The driver need not have taken its reply apart.
+    fn read_among(
+        &mut self,
+        command: &Self::Command,
+    ) -> impl Future<Output = Result<ReadReply<Self::Value>, Fault>> + Send {
+        async { self.send(command).await.map(ReadReply::Value) }
+    }
+
     /// Sends commands in one go and awaits a reply for each. Error replies are values.
     fn send_all(
         &mut self,
@@ -79,16 +90,24 @@ pub trait Connection: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Self::Value>, Fault>> + Send;
 }
 
+/// What takes arguments.
+pub trait Arguments {
+    /// Adds an argument.
+    fn arg(&mut self, bytes: &[u8]);
+}
+
 /// A command that is being put together, in the driver's own form, so that arguments are copied only once.
-pub trait Command: Sized + Send + Sync {
+pub trait Command: Arguments + Sized + Send + Sync {
     /// A command without arguments.
     fn new(name: &'static str) -> Self;
 
-    /// Adds an argument.
-    fn arg(&mut self, bytes: &[u8]);
+    /// The same with room for so many arguments of so many bytes together: for those that come by the thousand.
+    fn sized(name: &'static str, args: usize, bytes: usize) -> Self;
 
     /// Adds an argument that a driver may share instead of copying it.
-    fn shared(&mut self, bytes: &Bytes);
+    fn shared(&mut self, bytes: &Bytes) {
+        self.arg(bytes);
+    }
 }
 
 /// A reply in the driver's own form.

@@ -64,19 +64,24 @@ impl<D: Driver> Pool<D> {
         self.with(by, work, is_demoted).await
     }
 
-    /// Runs a read on a connection of its own, on which the reply may take this long.
+    /// Runs a read.
     pub(crate) async fn read(
         &self,
-        limit: Duration,
+        by: By,
         command: &CommandOf<D>,
     ) -> Result<Result<ReadReply<ValueOf<D>>, String>, Fault> {
         let work = async |connection: &mut D::Connection| {
-            Ok(match connection.read(command).await? {
+            let reply = match by {
+                By::Own(_) => connection.read(command).await?,
+                By::Lane(_) => connection.read_among(command).await?,
+                By::Shared => ReadReply::Value(connection.send(command).await?),
+            };
+            Ok(match reply {
                 ReadReply::Value(value) => value.checked().map(ReadReply::Value),
                 frame @ ReadReply::Frame(_) => Ok(frame),
             })
         };
-        self.with(By::Own(limit), work, is_of_replica).await
+        self.with(by, work, is_of_replica).await
     }
 
     /// Runs commands in one round trip.
@@ -132,8 +137,11 @@ impl<D: Driver> Pool<D> {
         is_demoted: impl Fn(&T) -> bool,
     ) -> Result<T, Fault> {
         match by {
-            By::Shared => self.together(&self.shared, work, is_demoted).await,
-            By::Lane(number) => self.together(&self.lanes[number % LANES], work, is_demoted).await,
+            By::Shared => self.together(&self.shared, |_| {}, work, is_demoted).await,
+            By::Lane(number) => {
+                let lane = &self.lanes[number % LANES];
+                self.together(lane, D::Connection::for_reads, work, is_demoted).await
+            }
             By::Own(limit) => {
                 let beside = self.shared.life();
                 let idle = lock(&self.idle).pop();
@@ -162,10 +170,12 @@ impl<D: Driver> Pool<D> {
     async fn together<T>(
         &self,
         shared: &Together<D::Connection>,
+        prepare: impl FnOnce(&D::Connection),
         work: impl AsyncFnOnce(&mut D::Connection) -> Result<T, Fault>,
         is_demoted: impl Fn(&T) -> bool,
     ) -> Result<T, Fault> {
-        let (life, mut connection) = shared.get(async || self.connect().await).await?;
+        let make = async || self.connect().await.inspect(prepare);
+        let (life, mut connection) = shared.get(make).await?;
         // Closed meanwhile: then nobody takes it away any more.
         if self.dialer.is_closed() {
             shared.clear();

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    Command, Connection, Driver, Fault, ReadReply, Reply, Value,
+    Arguments, Command, Connection, Driver, Fault, ReadReply, Reply, Value,
     address::{Login, Node},
     bypass::{Bypass, Bypassed},
 };
@@ -225,9 +225,32 @@ impl Connection for Socket {
         })
     }
 
+    fn for_reads(&self) {
+        if let Some(plain) = &self.plain {
+            plain.bypass.wrap();
+        }
+    }
+
+    async fn read_among(&mut self, command: &Cmd) -> Result<ReadReply<redis::Value>, Fault> {
+        Ok(match self.send(command).await? {
+            redis::Value::BulkString(frame) => ReadReply::Frame(frame.into()),
+            value => ReadReply::Value(value),
+        })
+    }
+
     async fn send_all(&mut self, batch: &Pipeline) -> Result<Vec<redis::Value>, Fault> {
         let replies = self.connection.send_packed_commands(batch, 0, batch.len()).await;
-        replies.map_err(|error| Fault::Lost(Some(Arc::new(error))))
+        let replies = replies.map_err(|error| Fault::Lost(Some(Arc::new(error))))?;
+        let is_wrapped = self.plain.as_ref().is_some_and(|plain| plain.bypass.wraps());
+        if is_wrapped { replies.into_iter().map(unwrapped).collect() } else { Ok(replies) }
+    }
+}
+
+/// A list that came as a text. Reads, which alone go by such a connection, have no texts for replies.
+fn unwrapped(value: redis::Value) -> Result<redis::Value, Fault> {
+    match value {
+        redis::Value::BulkString(reply) => redis::parse_redis_value(&reply).or_else(lost),
+        value => Ok(value),
     }
 }
 
@@ -241,15 +264,20 @@ fn lost(error: RedisError) -> Result<redis::Value, Fault> {
 
 impl Command for Cmd {
     fn new(name: &'static str) -> Self {
-        redis::cmd(name)
+        // Most commands of ours have no more, and a command that grows is moved a dozen times.
+        <Self as Command>::sized(name, 15, 256 - name.len())
     }
 
+    fn sized(name: &'static str, args: usize, bytes: usize) -> Self {
+        let mut command = Self::with_capacity(1 + args, name.len() + bytes);
+        Cmd::arg(&mut command, name);
+        command
+    }
+}
+
+impl Arguments for Cmd {
     fn arg(&mut self, bytes: &[u8]) {
         Cmd::arg(self, bytes);
-    }
-
-    fn shared(&mut self, bytes: &Bytes) {
-        Cmd::arg(self, &**bytes);
     }
 }
 

@@ -25,8 +25,9 @@ end
 -- Acks ARGV[first..], which ascend, in the group of the stream KEYS[4], and advances the record to where the group then
 -- stands. Returns what to answer, which may be an error before anything was changed, and the watermark that is stored then,
 -- if there is a group.
-local function settle_in_group(record, group, first, count, ahead_max, owner)
-  local acked, position, err = ack(KEYS[4], group, first, count)
+-- `done`: as for `ack`.
+local function settle_in_group(record, group, first, count, ahead_max, owner, done)
+  local acked, position, err = ack(KEYS[4], group, first, count, done)
   if err then return err end
   if not position then return { 'ok', acked } end
   join(position, record)

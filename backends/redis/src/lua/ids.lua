@@ -105,3 +105,13 @@ local function group_info(stream, name)
     end
   end
 end
+
+-- Acks ARGV[first..] and returns how many were pending.
+local function xack(stream, group, first)
+  local acked, last = 0, #ARGV
+  -- unpack() is limited by the size of the stack.
+  for i = first, last, 1000 do
+    acked = acked + redis.call('XACK', stream, group, unpack(ARGV, i, math.min(i + 999, last)))
+  end
+  return acked
+end

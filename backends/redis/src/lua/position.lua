@@ -41,11 +41,11 @@ end
 
 -- Acks ARGV[first..], which ascend, and returns how many were pending and how far the group then is settled: nil where the
 -- group is gone. The third value is an error, before anything was changed. `count`: true, or 'drained' for only where nothing is
--- pending.
-local function ack(stream, group, first, count)
-  local last, acked_id = #ARGV, nil
+-- pending. `done`: how many of them were acked already, and the greatest, which was pending.
+local function ack(stream, group, first, count, done)
+  local last, acked_id = #ARGV, done and done.last
   -- Which of the ids were delivered shows only before the ack. Normally the first look finds it.
-  for i = last, first, -1 do
+  for i = done and 0 or last, first, -1 do
     local found = redis.pcall('XPENDING', stream, group, ARGV[i], ARGV[i], 1)
     if found.err then
       if found.err:find('NOGROUP', 1, true) then return 0 end
@@ -56,11 +56,7 @@ local function ack(stream, group, first, count)
       break
     end
   end
-  local acked = 0
-  -- unpack() is limited by the size of the stack.
-  for i = first, last, 1000 do
-    acked = acked + redis.call('XACK', stream, group, unpack(ARGV, i, math.min(i + 999, last)))
-  end
+  local acked = done and done.acked or xack(stream, group, first)
   local greatest = last >= first and ARGV[last]
   local pending = redis.pcall('XPENDING', stream, group, '-', '+', 1)
   if pending.err then

@@ -3,5 +3,5 @@
 local record, refusal = load_record()
 refusal = refusal or check_epoch(record, ARGV[2])
 if refusal then return refusal end
-local answer = settle_in_group(record, ARGV[1], 6, ARGV[4] == '1', tonumber(ARGV[5]), ARGV[3])
+local answer = settle_in_group(record, ARGV[1], 6, ARGV[4] == '1', tonumber(ARGV[5]), ARGV[3], done)
 return answer

@@ -59,6 +59,25 @@ async fn a_blocked_read_holds_up_nothing_and_ends_with_an_entry() {
     assert_eq!((delivered[0].id(), delivered[0].deliveries), (id(4), 1));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_batch_keeps_its_order_in_a_task_that_does_much_else() {
+    let server = Server::start().await;
+    let redis = server.backend().await;
+    for n in 0..100 {
+        // Tokio lets a task that has done so much wait at any await.
+        let much_else = async {
+            for _ in 0..20 {
+                for _ in 0..120 + n % 9 {
+                    tokio::task::consume_budget().await;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        // The server refuses an id below one that it has.
+        futures_util::join!(much_else, fill(&redis, 1_000 * n + 1, 1_000 * (n + 1)));
+    }
+}
+
 #[tokio::test]
 async fn a_read_whose_connection_breaks_fails_and_is_not_sent_again() {
     let server = Server::start().await;

@@ -107,11 +107,11 @@ async fn g11_a_letter_that_lies_there_is_acked_when_it_comes_again() {
 async fn g11_fields_of_any_kind_are_kept_untouched() {
     let server = Server::start().await;
     let redis = server.backend().await;
-    let odd: Vec<(Bytes, Bytes)> = vec![
-        (Bytes::new(), Bytes::from_static(b"\xff\0\r\n")),
-        (Bytes::from_static(b"\xfe"), Bytes::new()),
-        (Bytes::new(), Bytes::from(vec![7; 900_000])),
-    ];
+    let mut odd: Vec<(Bytes, Bytes)> =
+        vec![(Bytes::new(), Bytes::from_static(b"\xff\0\r\n")), (Bytes::from_static(b"\xfe"), Bytes::new())];
+    // From each of these on, a script gets it in another form.
+    let lengths = [31, 32, 65_535, 65_536, 900_000];
+    odd.extend(lengths.map(|len| (Bytes::new(), Bytes::from(vec![7; len]))));
     let mut letters = vec![letter_of(1, &Fields::from(odd))];
     letters.push(letter_of(2, &(0..3899).map(|n| (format!("f{n}"), "v".to_owned())).collect()));
     letters.push(letter_of(3, &fields("v")));
