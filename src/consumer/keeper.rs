@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use super::{
     context::{Context, is_passing},
     entered::Entered,
+    lane::Lanes,
     observer::Observation,
     resume::{self, Located, Who},
     settings::Ownership,
@@ -37,12 +38,12 @@ pub(crate) const GOODBYE_MAX: Duration = Duration::from_secs(1);
 /// # Errors
 ///
 /// `Busy` if another live process uses this consumer's name and goes on to.
-pub(crate) async fn enter(context: &Context) -> Result<Entered> {
+pub(crate) async fn enter(context: &Context, lanes: &dyn Lanes) -> Result<Entered> {
     loop {
         stand_by(context).await?;
         let entered = match context.settings.ownership {
-            Ownership::Shared => join(context).await?,
-            Ownership::Exclusive => own(context).await?,
+            Ownership::Shared => join(context, lanes).await?,
+            Ownership::Exclusive => own(context, lanes).await?,
         };
         // Otherwise it was paused in between.
         let Some(position) = entered else { continue };
@@ -70,11 +71,13 @@ async fn stand_by(context: &Context) -> Result<()> {
     Ok(())
 }
 
-async fn join(context: &Context) -> Result<Option<Position>> {
+async fn join(context: &Context, lanes: &dyn Lanes) -> Result<Option<Position>> {
     // A process of this name that was killed counts as alive for its time to live. Then its name is free.
     let patience = context.clock.elapsed() + context.settings.ttl + context.settings.ttl / 3;
     loop {
-        let Some((position, _)) = resume::shared(context, Who::Joining).await? else { return Ok(None) };
+        let Some((position, _)) = resume::shared(context, lanes, Who::Joining).await? else {
+            return Ok(None);
+        };
         match context.stream.heartbeat(&heartbeat(context)).await {
             Ok(_) => return Ok(Some(position)),
             // The group went in between.
@@ -89,7 +92,7 @@ async fn join(context: &Context) -> Result<Option<Position>> {
     }
 }
 
-async fn own(context: &Context) -> Result<Option<Position>> {
+async fn own(context: &Context, lanes: &dyn Lanes) -> Result<Option<Position>> {
     let request = Acquire::new(context.subscription.clone(), context.lease_owner(), context.settings.ttl);
     // As in `join`: a process of this name that was killed holds the lease for its time to live, and no longer.
     let patience = context.clock.elapsed() + context.settings.ttl + context.settings.ttl / 3;
@@ -106,7 +109,8 @@ async fn own(context: &Context) -> Result<Option<Position>> {
                 }
                 context.report(&Observation::Acquired);
                 let is_new = ownership.position.is_none();
-                let Located::At(position) = resume::locate(context, ownership.position, Who::Owner).await?
+                let Located::At(position) =
+                    resume::locate(context, lanes, ownership.position, Who::Owner).await?
                 else {
                     // The reset took a new epoch and ended the lease.
                     continue;

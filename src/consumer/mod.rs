@@ -8,6 +8,7 @@ mod dead;
 mod deliveries;
 mod entered;
 mod events;
+mod gone;
 mod handler;
 mod ids;
 mod keeper;

@@ -6,7 +6,9 @@ use futures_util::future::join_all;
 
 use super::{
     context::{Context, is_passing},
+    gone::Gone,
     keeper,
+    lane::Lanes,
     observer::Observation,
     reading::ReadDesk,
     resume,
@@ -28,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct Batch {
     pub(crate) deliveries: Vec<Delivery>,
     /// Own pending entries that left the stream.
-    pub(crate) gone: Vec<EntryId>,
+    pub(crate) gone: Gone,
     /// What the store remembers of attempts at them.
     pub(crate) recalled: Vec<Attempts>,
     /// The position that the resume path has found, if it was taken.
@@ -58,9 +60,9 @@ enum Phase {
 }
 
 /// Reads deliveries.
-#[derive(Debug)]
 pub(crate) struct Reader {
     context: Arc<Context>,
+    lanes: Arc<dyn Lanes>,
     phase: Phase,
     failed: u32,
     probe_at: Duration,
@@ -79,7 +81,7 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// Reads on from a position that has been held against the stream already.
-    pub(crate) fn new(context: Arc<Context>, position: &Position) -> Self {
+    pub(crate) fn new(context: Arc<Context>, lanes: Arc<dyn Lanes>, position: &Position) -> Self {
         let now = context.clock.elapsed();
         let probe_at = now + context.settings.probe_interval.mul_f64(clock::fraction());
         let phase = match context.settings.ownership {
@@ -90,6 +92,7 @@ impl Reader {
         let life = (context.epoch(), context.incarnation());
         Self {
             context,
+            lanes,
             life,
             phase,
             failed: 0,
@@ -183,7 +186,8 @@ impl Reader {
     async fn attempt(&mut self, limit: usize) -> Result<Batch> {
         match self.phase {
             Phase::Resume if self.is_shared() => {
-                let Some((position, created)) = resume::shared(&self.context, resume::Who::Running).await?
+                let who = resume::Who::Running;
+                let Some((position, created)) = resume::shared(&self.context, &*self.lanes, who).await?
                 else {
                     // Paused: whoever takes part again stands by.
                     return Ok(Batch { anew: true, ..Batch::default() });
@@ -251,13 +255,14 @@ impl Reader {
             return Ok(Batch::default());
         };
         let after = last.id;
-        let mut batch = Batch::default();
+        let (mut batch, mut gone) = (Batch::default(), Vec::new());
         for entry in pending {
             match entry.into_delivery() {
                 Ok(delivery) => batch.deliveries.push(delivery),
-                Err(id) => batch.gone.push(id),
+                Err(id) => gone.push(id),
             }
         }
+        batch.gone = Gone::new(&*self.lanes, context.epoch(), gone).await?;
         let again = batch.deliveries.iter().filter(|delivery| delivery.deliveries > 1);
         batch.recalled = self.context.recall(again.map(Delivery::id).collect()).await?;
         self.phase = Phase::Pending { after };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{
     context::Context,
+    lane::Lanes,
     ledger::Save,
     observer::Observation,
     settings::{OnGap, OnReset, StartAt},
@@ -43,7 +44,11 @@ pub(crate) enum Who {
 
 /// Shared: where the group is to stand. Creates it there, and says so, and the checkpoint where there is none. `None`: the
 /// subscription is paused.
-pub(crate) async fn shared(context: &Context, who: Who) -> Result<Option<(Position, bool)>> {
+pub(crate) async fn shared(
+    context: &Context,
+    lanes: &dyn Lanes,
+    who: Who,
+) -> Result<Option<(Position, bool)>> {
     let (mut created, mut moved) = (false, false);
     loop {
         let stored = context.store.load(&context.subscription).await?;
@@ -53,7 +58,7 @@ pub(crate) async fn shared(context: &Context, who: Who) -> Result<Option<(Positi
         }
         let is_new = stored.is_none();
         let (position, over) =
-            match locate(context, stored.map(|checkpoint| checkpoint.position), who).await? {
+            match locate(context, lanes, stored.map(|checkpoint| checkpoint.position), who).await? {
                 Located::At(position) => (position, false),
                 Located::Over(position) => (position, true),
                 Located::Again => continue,
@@ -101,7 +106,12 @@ pub(crate) fn epoch(checkpoint: Option<&Checkpoint>) -> Epoch {
 }
 
 /// Holds a stored position against the stream and applies the policies. Without one, the start policy says where.
-pub(crate) async fn locate(context: &Context, stored: Option<Position>, who: Who) -> Result<Located> {
+pub(crate) async fn locate(
+    context: &Context,
+    lanes: &dyn Lanes,
+    stored: Option<Position>,
+    who: Who,
+) -> Result<Located> {
     let shared = who != Who::Owner;
     let inspect = if shared {
         Inspect::subscription(&context.subscription)
@@ -118,10 +128,22 @@ pub(crate) async fn locate(context: &Context, stored: Option<Position>, who: Who
     };
     let group = state.as_ref().filter(|_| shared).and_then(|state| state.group.as_ref());
     let loaded = stored.watermark;
-    let held = group.filter(|group| group.first_pending.is_some() && group.entries_read.is_some());
+    let first_id = state.as_ref().and_then(|state| state.first_id);
+    // While an entry that was delivered is there, none that was not was trimmed, whether the server counts or not.
+    let tells = |group: &GroupState| {
+        group.entries_read.is_some() || first_id.is_some_and(|first| first <= group.last_delivered)
+    };
+    let held = group.filter(|group| group.first_pending.is_some() && tells(group));
     let (position, mut finding) = with_group(stored, group, state.as_ref());
-    // What it holds is handled though it left the stream. What it does not, the pending entries say one by one.
-    let over = who == Who::Running && held.is_some() && matches!(finding, Some(Finding::Gap(_)));
+    let first =
+        held.and_then(|group| group.first_pending).filter(|_| matches!(finding, Some(Finding::Gap(_))));
+    let over = match (first, who) {
+        (None, _) | (_, Who::Owner) => false,
+        (_, Who::Running) => true,
+        // It is all the same if a transaction has settled it, and its ack was lost or the group was.
+        (Some(first), Who::Joining) => !lanes.settled(context.epoch(), vec![first]).await?.is_empty(),
+    };
+    // What is held, or settled, is not missing though it left the stream. What is, the pending entries say one by one.
     if over {
         finding = undelivered(state.as_ref());
     }

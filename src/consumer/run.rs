@@ -36,7 +36,7 @@ async fn run(
                 goodbye(&context).await;
                 break;
             }
-            entered = keeper::enter(&context) => entered,
+            entered = keeper::enter(&context, &*lanes) => entered,
         };
         let again = match entered {
             Ok(position) => {

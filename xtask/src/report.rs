@@ -1,6 +1,9 @@
 //! What `cargo test` said, in numbers.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+};
 
 use crate::matrix::Matrix;
 
@@ -17,8 +20,22 @@ pub struct Tally {
     hollow: u64,
     /// What the suites said of each combination of stores.
     pub matrix: Matrix,
-    quiet: bool,
+    /// What each test that failed has to say.
+    failures: Vec<VecDeque<String>>,
+    part: Part,
 }
+
+/// Which part of the output of one test binary a line belongs to.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    #[default]
+    Run,
+    Successes,
+    Failures,
+}
+
+/// How much of what a test says is shown again: its end, which tells why it failed.
+const FAILURE_LINES: usize = 60;
 
 impl Tally {
     /// Takes one line of output, and says whether a reader wants to see it.
@@ -32,16 +49,37 @@ impl Tally {
             return self.skip(line.trim()) == 1;
         }
         if let Some(result) = line.strip_prefix("test result: ") {
-            self.quiet = false;
+            self.part = Part::Run;
             self.passed += count(result, "passed");
             self.failed += count(result, "failed");
             self.ignored += count(result, "ignored");
         } else if line == "successes:" {
-            self.quiet = true;
+            self.part = Part::Successes;
         } else if line == "failures:" {
-            self.quiet = false;
+            self.part = Part::Failures;
+        } else if self.part == Part::Failures {
+            self.failure(line);
         }
-        !self.quiet
+        self.part != Part::Successes
+    }
+
+    fn failure(&mut self, line: &str) {
+        // Behind all that they say, their names are listed.
+        if line.starts_with("---- ") {
+            self.failures.push(VecDeque::new());
+        }
+        if let Some(said) = self.failures.last_mut() {
+            // The first line names the test.
+            if said.len() == FAILURE_LINES {
+                said.remove(1);
+            }
+            said.push_back(line.to_owned());
+        }
+    }
+
+    /// What the tests that failed said, once more: in the output of all tests it is far up.
+    pub fn failures(&self) -> impl Iterator<Item = &str> {
+        self.failures.iter().flatten().map(String::as_str)
     }
 
     /// Notes what was not tested, and says how often that was said.
@@ -104,6 +142,9 @@ failures:
 ---- b stdout ----
 thread 'b' panicked
 
+failures:
+    b
+
 test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 5 filtered out; finished in 0.27s
 test result: ok. 10 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.27s";
 
@@ -120,5 +161,19 @@ test result: ok. 10 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; fin
         let said = shown.iter().filter(|line| line.starts_with("skipped:")).count();
         assert_eq!(said, 1, "{shown:?}");
         assert!(!shown.contains(&"chatter"), "{shown:?}");
+        let failures: Vec<_> = tally.failures().filter(|line| !line.is_empty()).collect();
+        assert_eq!(failures, ["---- b stdout ----", "thread 'b' panicked", "    b"]);
+    }
+
+    #[test]
+    fn of_a_test_that_says_much_its_name_and_the_end_are_kept() {
+        let mut tally = Tally::default();
+        let said = (0..1_000).map(|line| line.to_string());
+        let lines = ["failures:".to_owned(), "---- a stdout ----".to_owned()].into_iter().chain(said);
+        lines.for_each(|line| assert!(tally.take(&line)));
+        let failures: Vec<_> = tally.failures().collect();
+        assert_eq!(failures.len(), FAILURE_LINES);
+        assert_eq!((failures[0], failures[1]), ("---- a stdout ----", "941"));
+        assert_eq!(failures.last(), Some(&"999"));
     }
 }

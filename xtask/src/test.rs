@@ -53,6 +53,7 @@ pub fn run(args: &cli::Test) -> Result {
     if !tally.matrix.is_empty() {
         println!("{}", tally.matrix);
     }
+    tally.failures().for_each(|line| println!("{line}"));
     tally.skipped().for_each(|line| println!("{line}"));
     if in_ci() && tally.skips() > 0 {
         complaints.push("in CI nothing may be skipped".to_owned());
@@ -86,6 +87,7 @@ pub fn matrix(args: &cli::Matrix) -> Result {
     let passed = cargo_test(&servers, &tests, args.sequences, &mut tally)?;
     drop(servers);
     println!("\n{}", tally.matrix);
+    tally.failures().for_each(|line| println!("{line}"));
     let missing = tally.matrix.missing();
     match (passed, missing.is_empty()) {
         (true, true) => Ok(()),

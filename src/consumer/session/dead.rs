@@ -7,7 +7,7 @@ use futures_util::future::FutureExt;
 use super::{End, Session, close::LAST_WORD_MIN};
 use crate::{
     Attempts, Delivery, EntryId, Epoch, Error, ErrorKind, Letter, Outcome, Result,
-    backend::{BuryLetters, Claim, Claimed, Fate, NewLetter, NoteAttempts, ReadPending},
+    backend::{BuryLetters, Claim, Claimed, Fate, NewLetter, NoteAttempts, PendingEntry, ReadPending},
     clock,
     consumer::{
         DeadLetters, Ownership,
@@ -15,6 +15,7 @@ use crate::{
         burials::Burial,
         context::{Context, is_passing},
         entered::RUNNING,
+        gone::Gone,
         lane::Lanes,
         machine::Event,
         observer::Observation,
@@ -41,7 +42,10 @@ pub(super) struct NoteDone {
 
 /// What was claimed, and what is remembered of attempts at it.
 pub(super) struct Claims {
-    pub(super) claimed: Claimed,
+    pub(super) deliveries: Vec<Delivery>,
+    pub(super) gone: Gone,
+    /// Where to go on, if there may be more.
+    pub(super) next: Option<EntryId>,
     pub(super) recalled: Vec<Attempts>,
 }
 
@@ -49,7 +53,12 @@ pub(super) struct Claims {
 ///
 /// `astray` is the oldest pending entry, if it has been for a while and we do not hold it. It may be pending for us all the same:
 /// a read that was dropped takes effect whenever the network delivers it, and then nobody else has what it took while we live.
-async fn claim_from(context: &Context, request: &Claim, astray: Option<EntryId>) -> Result<Claims> {
+async fn claim_from(
+    context: &Context,
+    lanes: &dyn Lanes,
+    request: &Claim,
+    astray: Option<EntryId>,
+) -> Result<Claims> {
     if let Some(id) = astray {
         let after = id.prev().unwrap_or_default();
         let look = ReadPending::new(context.subscription.clone(), context.name.clone(), after, 1);
@@ -58,11 +67,20 @@ async fn claim_from(context: &Context, request: &Claim, astray: Option<EntryId>)
             context.resume.notify_one();
         }
     }
-    let claimed = context.stream.claim(request).await?;
-    let ids = claimed.entries.iter().map(|entry| entry.id).collect();
+    let Claimed { entries, next } = context.stream.claim(request).await?;
+    let ids = entries.iter().map(|entry| entry.id).collect();
+    let (mut deliveries, mut gone) = (Vec::new(), Vec::new());
+    for result in entries.into_iter().map(PendingEntry::into_delivery) {
+        match result {
+            Ok(delivery) => deliveries.push(delivery),
+            Err(id) => gone.push(id),
+        }
+    }
     // Without an answer, what was claimed is pending for us and nobody has seen it.
-    let recalled = context.recall(ids).await.map_err(|error| error.with_outcome(Outcome::Unknown))?;
-    Ok(Claims { claimed, recalled })
+    let unseen = |error: Error| error.with_outcome(Outcome::Unknown);
+    let gone = Gone::new(lanes, context.epoch(), gone).await.map_err(unseen)?;
+    let recalled = context.recall(ids).await.map_err(unseen)?;
+    Ok(Claims { deliveries, gone, next, recalled })
 }
 
 impl Session<'_> {
@@ -87,8 +105,8 @@ impl Session<'_> {
         )
         .from(self.claim_from)
         .unless_within(settings.claim_interval / 4);
-        let (context, astray) = (Arc::clone(self.context), self.astray());
-        self.claiming = Some(async move { claim_from(&context, &claim, astray).await }.boxed());
+        let (context, lanes, astray) = (Arc::clone(self.context), Arc::clone(self.lanes), self.astray());
+        self.claiming = Some(async move { claim_from(&context, &*lanes, &claim, astray).await }.boxed());
     }
 
     /// The oldest pending entry, when it has been for some looks and we do not hold it.

@@ -5,10 +5,9 @@ use std::mem;
 use super::{End, Session, dead::Claims};
 use crate::{
     Attempts, EntryId, Error, ErrorKind, Outcome, Result,
-    backend::PendingEntry,
     consumer::{
-        context::is_passing, ledger::Ledger, machine::Event, observer::Observation, reader::Batch, resume,
-        settings::OnReset,
+        context::is_passing, gone::Gone, ledger::Ledger, machine::Event, observer::Observation,
+        reader::Batch, resume, settings::OnReset,
     },
     integrity::{Finding, Gap, Lost},
 };
@@ -74,9 +73,11 @@ impl Session<'_> {
         }
     }
 
-    /// Pending entries left the stream: a gap, unless they are being handled or the checkpoint has them as settled.
-    pub(super) fn gone(&mut self, ids: Vec<EntryId>) {
-        let lost: Vec<_> = ids.iter().copied().filter(|&id| !self.machine.ledger().knows(id)).collect();
+    /// Pending entries left the stream: a gap, unless they are being handled or are known to be settled.
+    fn gone(&mut self, gone: Gone) {
+        let Gone { ids, settled } = gone;
+        let is_lost = |id: &EntryId| !self.machine.ledger().knows(*id) && !settled.contains(id);
+        let lost: Vec<_> = ids.iter().copied().filter(is_lost).collect();
         if let (Some(&first), Some(&last)) = (lost.first(), lost.last()) {
             let after = first.prev().unwrap_or(EntryId::ZERO);
             let finding = Finding::Gap(Gap::new(after, last.next(), Lost::Exactly(lost.len() as u64)));
@@ -98,19 +99,12 @@ impl Session<'_> {
 
     pub(super) fn on_claimed(&mut self, claims: Result<Claims>) {
         match claims {
-            Ok(Claims { claimed, recalled }) => {
+            Ok(Claims { deliveries, gone, next, recalled }) => {
                 self.recalled(recalled);
                 // Go on at once while there is more, from the start after a while.
-                match claimed.next {
+                match next {
                     Some(next) => (self.claim_from, self.claim_at) = (next, self.now()),
                     None => self.claim_from = EntryId::ZERO,
-                }
-                let (mut deliveries, mut gone) = (Vec::new(), Vec::new());
-                for result in claimed.entries.into_iter().map(PendingEntry::into_delivery) {
-                    match result {
-                        Ok(delivery) => deliveries.push(delivery),
-                        Err(id) => gone.push(id),
-                    }
                 }
                 if !deliveries.is_empty() {
                     self.report.claimed += deliveries.len() as u64;

@@ -130,7 +130,7 @@ impl<'a> Session<'a> {
     ) -> Self {
         let settings = &context.settings;
         let position = entered.position.clone();
-        let reader = Reader::new(Arc::clone(context), &position);
+        let reader = Reader::new(Arc::clone(context), Arc::clone(lanes), &position);
         let ledger = match settings.ownership {
             Ownership::Shared => Ledger::Shared(Held::new(position)),
             Ownership::Exclusive => Ledger::Exclusive {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::Position;
+use crate::{Position, consumer::lane::PerEntry};
 
 #[tokio::test(start_paused = true)]
 async fn g6_a_group_that_goes_while_every_ack_waits_for_its_save_is_created_again() {
@@ -201,7 +201,9 @@ async fn g16_a_read_that_the_resume_path_interrupts_goes_on_with_it() {
     let end = Position::at(id(1));
     memory.ensure_group(&EnsureGroup::new(subscription(), &end)).await.unwrap();
     let context = builder(&memory, Ownership::Shared).build().unwrap().context;
-    let mut reader = crate::consumer::reader::Reader::new(Arc::clone(&context), &end);
+    let handler = |_| async { Ok::<_, HandlerError>(()) };
+    let lanes = Arc::new(PerEntry(handler, context.call_limit()));
+    let mut reader = crate::consumer::reader::Reader::new(Arc::clone(&context), lanes, &end);
     assert!(!reader.next(8).await.unwrap().recovering, "nothing is pending");
     let ask = async {
         Clock::new().sleep(Duration::from_millis(1)).await;
