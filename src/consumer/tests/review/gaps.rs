@@ -1,7 +1,7 @@
 use futures_util::StreamExt;
 
 use super::*;
-use crate::{ErrorKind, Position};
+use crate::{ConsumerName, Epoch, ErrorKind, Position, backend::Settlement};
 
 #[tokio::test(start_paused = true)]
 async fn g7_a_gap_behind_what_is_settled_shows_before_a_read_jumps_over_it() {
@@ -198,4 +198,45 @@ async fn g7_pending_entries_that_go_with_new_ones_behind_them_are_told_as_well()
     assert_eq!((next.id(), *lost.lock().unwrap()), (id(13), 7 + 4), "2 to 8 were pending, 9 to 12 were not");
     next.settle();
     deliveries.stop().await.unwrap();
+}
+
+/// Found by the model: a transaction had settled it, the group was lost before the ack, and the entry left the stream.
+#[tokio::test(start_paused = true)]
+async fn g7_what_a_transaction_has_settled_is_not_missing_though_it_is_pending() {
+    // By the name under which it is pending, and by another one that claims it.
+    for name in ["before", "after"] {
+        for (settled, missing) in [(vec![id(1), id(2)], 0), (vec![id(1)], 1), (vec![id(2)], 1)] {
+            let case = format!("{name}, settled {settled:?}");
+            let (memory, store) = (Memory::new(), Memory::new());
+            append(&memory, 4).await;
+            memory.ensure_group(&EnsureGroup::new(subscription(), &Position::default())).await.unwrap();
+            let before = ConsumerName::new("before").unwrap();
+            memory.read_group(&ReadGroup::new(subscription(), before.clone(), 4)).await.unwrap();
+            let advance = Advance::new(subscription(), Epoch(0), Position::default(), before.clone());
+            store.advance(&advance).await.unwrap();
+            let each = Settlement::each(subscription(), Epoch(0), before, settled);
+            store.commit(store.begin().await.unwrap(), &each).await.unwrap();
+            memory.trim(&Trim::new(stream(), TrimLimit::Below(id(3)))).await.unwrap();
+
+            let lost: Arc<Mutex<u64>> = Arc::default();
+            let sum = Arc::clone(&lost);
+            let consumer = Consumer::builder(subscription(), memory.clone(), store.clone())
+                .name(ConsumerName::new(name).unwrap())
+                .configure(|settings| settings.on_gap = OnGap::Skip)
+                .observer(move |_: &Subscription, observation: &Observation<'_>| {
+                    if let Observation::Gap(gap) = observation {
+                        *sum.lock().unwrap() += gap.lost.count();
+                    }
+                })
+                .build()
+                .unwrap();
+            let running = tokio::spawn(consumer.run_transactional(
+                |_, _| Box::pin(async { Ok::<_, HandlerError>(()) }),
+                std::future::pending::<()>(),
+            ));
+            until(&case, async || watermark(&store).await == Some(id(4))).await;
+            running.abort();
+            assert_eq!(*lost.lock().unwrap(), missing, "{case}");
+        }
+    }
 }
