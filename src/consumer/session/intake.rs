@@ -6,8 +6,14 @@ use super::{End, Session, dead::Claims};
 use crate::{
     Attempts, EntryId, Error, ErrorKind, Outcome, Result,
     consumer::{
-        context::is_passing, gone::Gone, ledger::Ledger, machine::Event, observer::Observation,
-        reader::Batch, resume, settings::OnReset,
+        context::is_passing,
+        gone::Gone,
+        ledger::Ledger,
+        machine::Event,
+        observer::Observation,
+        reader::Batch,
+        resume,
+        settings::{OnGap, OnReset},
     },
     integrity::{Finding, Gap, Lost},
 };
@@ -79,8 +85,17 @@ impl Session<'_> {
         let is_lost = |id: &EntryId| !self.machine.ledger().knows(*id) && !settled.contains(id);
         let lost: Vec<_> = ids.iter().copied().filter(is_lost).collect();
         if let (Some(&first), Some(&last)) = (lost.first(), lost.last()) {
-            let after = first.prev().unwrap_or(EntryId::ZERO);
-            let finding = Finding::Gap(Gap::new(after, last.next(), Lost::Exactly(lost.len() as u64)));
+            let (after, count) = (first.prev().unwrap_or(EntryId::ZERO), lost.len() as u64);
+            let trimmed =
+                self.context.state().filter(|state| state.first_id.is_none_or(|first| first > last));
+            let (before, lost) = match trimmed {
+                // Nothing comes behind what ends it, so this tells how far it goes.
+                Some(state) if self.context.settings.on_gap == OnGap::Fail => {
+                    (state.first_id, Lost::AtLeast(count))
+                }
+                _ => (last.next(), Lost::Exactly(count)),
+            };
+            let finding = Finding::Gap(Gap::new(after, before, lost));
             if let Err(error) = resume::skips(self.context, &finding) {
                 self.fail(error);
                 return;

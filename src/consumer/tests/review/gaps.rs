@@ -1,7 +1,7 @@
 use futures_util::StreamExt;
 
 use super::*;
-use crate::{ConsumerName, Epoch, ErrorKind, Position, backend::Settlement};
+use crate::{ConsumerName, Epoch, ErrorKind, Position, backend::Settlement, integrity::Finding};
 
 #[tokio::test(start_paused = true)]
 async fn g7_a_gap_behind_what_is_settled_shows_before_a_read_jumps_over_it() {
@@ -200,6 +200,20 @@ async fn g7_pending_entries_that_go_with_new_ones_behind_them_are_told_as_well()
     deliveries.stop().await.unwrap();
 }
 
+/// Entries that a consumer which was killed has pending, and what it has settled in transactions without an ack.
+async fn left_behind(entries: u64, settled: Vec<EntryId>) -> (Memory, Memory) {
+    let (memory, store) = (Memory::new(), Memory::new());
+    append(&memory, entries).await;
+    memory.ensure_group(&EnsureGroup::new(subscription(), &Position::default())).await.unwrap();
+    let before = ConsumerName::new("before").unwrap();
+    memory.read_group(&ReadGroup::new(subscription(), before.clone(), entries as usize)).await.unwrap();
+    let advance = Advance::new(subscription(), Epoch(0), Position::default(), before.clone());
+    store.advance(&advance).await.unwrap();
+    let each = Settlement::each(subscription(), Epoch(0), before, settled);
+    store.commit(store.begin().await.unwrap(), &each).await.unwrap();
+    (memory, store)
+}
+
 /// Found by the model: a transaction had settled it, the group was lost before the ack, and the entry left the stream.
 #[tokio::test(start_paused = true)]
 async fn g7_what_a_transaction_has_settled_is_not_missing_though_it_is_pending() {
@@ -207,15 +221,7 @@ async fn g7_what_a_transaction_has_settled_is_not_missing_though_it_is_pending()
     for name in ["before", "after"] {
         for (settled, missing) in [(vec![id(1), id(2)], 0), (vec![id(1)], 1), (vec![id(2)], 1)] {
             let case = format!("{name}, settled {settled:?}");
-            let (memory, store) = (Memory::new(), Memory::new());
-            append(&memory, 4).await;
-            memory.ensure_group(&EnsureGroup::new(subscription(), &Position::default())).await.unwrap();
-            let before = ConsumerName::new("before").unwrap();
-            memory.read_group(&ReadGroup::new(subscription(), before.clone(), 4)).await.unwrap();
-            let advance = Advance::new(subscription(), Epoch(0), Position::default(), before.clone());
-            store.advance(&advance).await.unwrap();
-            let each = Settlement::each(subscription(), Epoch(0), before, settled);
-            store.commit(store.begin().await.unwrap(), &each).await.unwrap();
+            let (memory, store) = left_behind(4, settled).await;
             memory.trim(&Trim::new(stream(), TrimLimit::Below(id(3)))).await.unwrap();
 
             let lost: Arc<Mutex<u64>> = Arc::default();
@@ -239,4 +245,22 @@ async fn g7_what_a_transaction_has_settled_is_not_missing_though_it_is_pending()
             assert_eq!(*lost.lock().unwrap(), missing, "{case}");
         }
     }
+}
+
+/// Found by the model: what was settled speaks for none of those behind it.
+#[tokio::test(start_paused = true)]
+async fn g7_a_gap_that_ends_a_consumer_goes_up_to_what_is_left() {
+    let (memory, store) = left_behind(9, vec![id(1)]).await;
+    memory.trim(&Trim::new(stream(), TrimLimit::Below(id(8)))).await.unwrap();
+    let consumer = Consumer::builder(subscription(), memory, store)
+        .configure(|settings| (settings.read_entries_max, settings.in_flight_entries_max) = (2, 2))
+        .build()
+        .unwrap();
+    let ended = consumer.run_transactional(
+        |_, _| Box::pin(async { Ok::<_, HandlerError>(()) }),
+        std::future::pending::<()>(),
+    );
+    let finding = ended.await.unwrap_err().finding().copied();
+    let Some(Finding::Gap(gap)) = finding else { panic!("{finding:?}") };
+    assert_eq!((gap.after, gap.before), (id(2).prev().unwrap(), Some(id(8))));
 }
