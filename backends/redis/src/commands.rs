@@ -13,6 +13,9 @@ use crate::client::{Arguments, Command};
 /// A blocking read waits no longer than this at a time, so that a dead connection is found. `BLOCK 0` would wait for ever.
 pub(crate) const BLOCK_MAX: Duration = Duration::from_secs(30);
 
+/// How many ids go into one command.
+pub(crate) const IDS_MAX: usize = 1000;
+
 /// The longest text of an id.
 const ID_LEN: usize = 41;
 
@@ -177,6 +180,16 @@ pub(crate) fn xtrim_len<C: Command>(stream: &str, len: u64, approximate: bool) -
 
 fn how(approximate: bool) -> &'static str {
     if approximate { "~" } else { "=" }
+}
+
+/// Acks, by commands that a server is done with soon.
+pub(crate) fn xacks<C: Command>(stream: &str, group: &str, ids: &[EntryId]) -> impl Iterator<Item = C> {
+    ids.chunks(IDS_MAX).map(move |ids| {
+        let bytes = stream.len() + group.len() + ids.len() * ID_LEN;
+        let mut command = C::sized("XACK", 2 + ids.len(), bytes).with(stream).with(group);
+        ids.iter().for_each(|&id| command.push_id(id));
+        command
+    })
 }
 
 pub(crate) fn xdel<C: Command>(stream: &str, ids: &[EntryId]) -> C {

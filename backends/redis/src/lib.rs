@@ -92,6 +92,7 @@ mod settings;
 mod settle;
 mod stream;
 mod transaction;
+mod watched;
 
 #[cfg(feature = "fred")]
 pub use crate::client::Fred;

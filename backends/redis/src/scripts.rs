@@ -1,9 +1,10 @@
 //! What must be one atomic step runs on the server.
 
+use bytes::Bytes;
 use highwater::Result;
 
 use crate::{
-    client::{Arguments, Command, CommandOf, Driver, Fault, Link, ValueOf},
+    client::{Command, CommandOf, Driver, Fault, Link, ValueOf},
     commands::Build,
     error,
     packed::Packed,
@@ -176,22 +177,36 @@ impl Scripts {
         arguments: impl FnOnce(&mut Packed),
     ) -> Result<ValueOf<D>, Fault> {
         let arguments = Packed::build(arguments);
-        let command = |name, program: &str| {
-            let mut command = CommandOf::<D>::new(name).with(program).number(keys.len() as u64);
-            for key in keys {
-                command.arg(key.as_bytes());
-            }
-            command.shared(&arguments);
-            command
-        };
         if let Some(digest) = &self.digests[script as usize] {
-            match link.run(keys.first().copied(), &command("EVALSHA", digest)).await {
+            let command: CommandOf<D> = command("EVALSHA", digest, keys, &arguments);
+            match link.run(keys.first().copied(), &command).await {
                 Err(Fault::Server(text)) if text.starts_with("NOSCRIPT") => {}
                 answer => return answer,
             }
         }
-        link.run(keys.first().copied(), &command("EVAL", &self.sources[script as usize])).await
+        let command = command("EVAL", &self.sources[script as usize], keys, &arguments);
+        link.run(keys.first().copied(), &command).await
     }
+
+    /// What runs a script where the server knows it. `None`: it may not be asked for.
+    pub(crate) fn command<C: Command>(
+        &self,
+        script: Script,
+        keys: &[&str],
+        arguments: impl FnOnce(&mut Packed),
+    ) -> Option<C> {
+        let digest = self.digests[script as usize].as_ref()?;
+        Some(command("EVALSHA", digest, keys, &Packed::build(arguments)))
+    }
+}
+
+fn command<C: Command>(name: &'static str, program: &str, keys: &[&str], arguments: &Bytes) -> C {
+    let mut command = C::new(name).with(program).number(keys.len() as u64);
+    for key in keys {
+        command.arg(key.as_bytes());
+    }
+    command.shared(arguments);
+    command
 }
 
 #[cfg(test)]

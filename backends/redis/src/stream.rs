@@ -32,9 +32,6 @@ pub(crate) const NUMBER_MAX: u64 = 1 << 51;
 /// A step of the trimming script looks at 128 entries; between calls of this many steps others get their turn.
 const TRIM_STEPS: u64 = 64;
 
-/// How many ids go into one command.
-const IDS_MAX: usize = 1000;
-
 #[async_trait]
 impl<D: Driver> StreamBackend for Redis<D> {
     fn name(&self) -> &'static str {
@@ -197,7 +194,7 @@ impl<D: Driver> StreamBackend for Redis<D> {
         match request {
             Removal::Entries(stream, ids) => {
                 let commands: Vec<_> =
-                    ids.chunks(IDS_MAX).map(|ids| commands::xdel(stream.as_str(), ids)).collect();
+                    ids.chunks(commands::IDS_MAX).map(|ids| commands::xdel(stream.as_str(), ids)).collect();
                 if commands.is_empty() {
                     return Ok(0);
                 }

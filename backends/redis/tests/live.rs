@@ -22,6 +22,8 @@ mod connections;
 mod effects;
 #[path = "live/handlers.rs"]
 mod handlers;
+#[path = "live/large_settles.rs"]
+mod large_settles;
 #[path = "live/letters.rs"]
 mod letters;
 #[path = "live/letters_model.rs"]

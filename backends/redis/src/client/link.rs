@@ -131,6 +131,17 @@ impl<D: Driver> Link<D> {
         self.all(Some(key), self.by(way, None), commands).await
     }
 
+    /// Takes steps on a connection that nobody else uses meanwhile. `None`: somebody does, or none is kept for it.
+    pub(crate) async fn alone<T>(
+        &self,
+        steps: impl AsyncFnOnce(&mut D::Connection) -> Result<Option<T>, Fault>,
+    ) -> Option<Result<Option<T>, Fault>> {
+        match &self.route {
+            Route::One(pool) => pool.alone(steps).await,
+            Route::Cluster(_) => None,
+        }
+    }
+
     fn by(&self, way: &Way, block: Option<Duration>) -> By {
         let settings = &self.dialer.settings;
         match way {

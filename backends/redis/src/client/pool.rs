@@ -49,12 +49,14 @@ pub(crate) struct Pool<D: Driver> {
     idle: Mutex<Vec<D::Connection>>,
     lanes: [Together<D::Connection>; LANES],
     pub(crate) tails: Tails<D>,
+    /// For who must be alone on it.
+    alone: tokio::sync::Mutex<Option<D::Connection>>,
 }
 
 impl<D: Driver> Pool<D> {
     pub(crate) fn new(dialer: Arc<Dialer<D>>, node: Option<Node>) -> Self {
-        let (shared, lanes) = Default::default();
-        Self { dialer, node, shared, idle: Mutex::default(), lanes, tails: Tails::default() }
+        let (shared, lanes, alone) = Default::default();
+        Self { dialer, node, shared, idle: Mutex::default(), lanes, tails: Tails::default(), alone }
     }
 
     /// Runs a command.
@@ -104,6 +106,26 @@ impl<D: Driver> Pool<D> {
         self.with(By::Own(limit), work, is_of_replica).await
     }
 
+    /// Takes steps on a connection that nobody else uses meanwhile. `None`: somebody does, or none can be made.
+    ///
+    /// The connection is kept for the next one if the steps came to their end, and have a result.
+    pub(crate) async fn alone<T>(
+        &self,
+        steps: impl AsyncFnOnce(&mut D::Connection) -> Result<Option<T>, Fault>,
+    ) -> Option<Result<Option<T>, Fault>> {
+        let mut kept = self.alone.try_lock().ok()?;
+        let mut connection = match kept.take() {
+            Some(connection) => connection,
+            None => self.connect().await.ok()?,
+        };
+        let steps = within(self.response_timeout(), steps(&mut connection), Fault::TimedOut);
+        let result = self.dialer.unless_closed(steps, true).await;
+        if matches!(result, Ok(Some(_))) && !self.dialer.is_closed() {
+            *kept = Some(connection);
+        }
+        Some(result)
+    }
+
     /// Whether there is a connection that did not fail.
     pub(crate) fn is_connected(&self) -> bool {
         self.shared.peek().is_some()
@@ -120,6 +142,10 @@ impl<D: Driver> Pool<D> {
         lock(&self.idle).clear();
         self.lanes.iter().for_each(Together::clear);
         self.tails.end();
+        // In use, it is closed at the end.
+        if let Ok(mut alone) = self.alone.try_lock() {
+            alone.take();
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
