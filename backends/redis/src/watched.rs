@@ -51,7 +51,12 @@ impl<D: Driver> Redis<D> {
                 return Ok(None);
             }
             let replies = connection.send_all(&D::Connection::batch(change)).await?;
-            Ok(replies.into_iter().next_back().map(Value::open))
+            // An error in its place means that the server would not queue all of it.
+            Ok(replies
+                .into_iter()
+                .next_back()
+                .map(Value::open)
+                .filter(|reply| !matches!(reply, Reply::Error(_))))
         };
         match self.link.alone(steps).await? {
             Ok(Some(Reply::List(replies))) => answer(replies).transpose(),

@@ -49,8 +49,8 @@ pub(crate) struct Pool<D: Driver> {
     idle: Mutex<Vec<D::Connection>>,
     lanes: [Together<D::Connection>; LANES],
     pub(crate) tails: Tails<D>,
-    /// For who must be alone on it.
-    alone: tokio::sync::Mutex<Option<D::Connection>>,
+    /// For who must be alone on it, and which shared one there was when it was made: the address may point elsewhere by now.
+    alone: tokio::sync::Mutex<Option<(Option<u64>, D::Connection)>>,
 }
 
 impl<D: Driver> Pool<D> {
@@ -114,14 +114,15 @@ impl<D: Driver> Pool<D> {
         steps: impl AsyncFnOnce(&mut D::Connection) -> Result<Option<T>, Fault>,
     ) -> Option<Result<Option<T>, Fault>> {
         let mut kept = self.alone.try_lock().ok()?;
+        let life = self.shared.life();
         let mut connection = match kept.take() {
-            Some(connection) => connection,
-            None => self.connect().await.ok()?,
+            Some((made, connection)) if made == life => connection,
+            _ => self.connect().await.ok()?,
         };
         let steps = within(self.response_timeout(), steps(&mut connection), Fault::TimedOut);
         let result = self.dialer.unless_closed(steps, true).await;
         if matches!(result, Ok(Some(_))) && !self.dialer.is_closed() {
-            *kept = Some(connection);
+            *kept = Some((life, connection));
         }
         Some(result)
     }
