@@ -136,6 +136,34 @@ async fn who_may_not_use_transactions_settles_by_the_script() {
     assert_eq!(transactions(&server).await, 0);
 }
 
+/// After a failover, the server that was asked before may still be there, and take what it is told.
+#[tokio::test]
+async fn its_connection_is_left_when_the_shared_one_was_lost() {
+    let server = Server::start().await;
+    let redis = delivered(&server).await;
+    let raw = server.raw().await;
+    let of_settles = async || -> Vec<String> {
+        let clients: String = raw.run("CLIENT LIST").await;
+        let id =
+            |line: &str| line.split(' ').next().and_then(|id| id.strip_prefix("id=")).unwrap().to_owned();
+        clients.lines().filter(|line| line.contains(" cmd=exec ")).map(id).collect()
+    };
+    settle(&redis, 0, 1..=500).await.unwrap();
+    let before = of_settles().await;
+    assert_eq!(before.len(), 1);
+    settle(&redis, 0, 501..=1_000).await.unwrap();
+    assert_eq!(of_settles().await, before, "it is used again");
+    let clients: String = raw.run("CLIENT LIST").await;
+    let shared = clients.lines().find(|line| line.contains(" cmd=evalsha ")).unwrap();
+    let id = shared.split(' ').next().and_then(|id| id.strip_prefix("id=")).unwrap();
+    raw.run::<()>(&format!("CLIENT KILL ID {id}")).await;
+    eventually(async || redis.inspect(&Inspect::stream(stream("s"))).await.is_ok()).await;
+    settle(&redis, 0, 1_001..=MANY).await.unwrap();
+    assert_eq!(pending(&redis).await, 0);
+    eventually(async || !of_settles().await.contains(&before[0])).await;
+    assert_eq!(of_settles().await.len(), 1);
+}
+
 #[tokio::test]
 async fn g3_side_by_side_they_settle_all() {
     let server = Server::start().await;
