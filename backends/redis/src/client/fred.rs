@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use fred::{
     clients::{Client, Pipeline},
     error::{Error, ErrorKind},
@@ -220,6 +220,8 @@ fn closed(reply: Result<Option<Bytes>, Error>) -> Resp3Frame {
 pub struct Cmd {
     name: &'static str,
     args: Vec<Bytes>,
+    /// What the next arguments are copied to: each by itself would take two allocations.
+    room: BytesMut,
 }
 
 impl Cmd {
@@ -235,11 +237,14 @@ impl Cmd {
 
 impl Command for Cmd {
     fn new(name: &'static str) -> Self {
-        Self { name, args: Vec::new() }
+        // Most commands of ours have no more.
+        Self::sized(name, 15, 256)
     }
 
-    fn sized(name: &'static str, args: usize, _: usize) -> Self {
-        Self { name, args: Vec::with_capacity(args) }
+    fn sized(name: &'static str, args: usize, bytes: usize) -> Self {
+        // What is longer than an id is a payload, most often, and shared.
+        let room = BytesMut::with_capacity(bytes.min(48 * args));
+        Self { name, args: Vec::with_capacity(args), room }
     }
 
     fn shared(&mut self, bytes: &Bytes) {
@@ -249,7 +254,8 @@ impl Command for Cmd {
 
 impl Arguments for Cmd {
     fn arg(&mut self, bytes: &[u8]) {
-        self.args.push(Bytes::copy_from_slice(bytes));
+        self.room.extend_from_slice(bytes);
+        self.args.push(self.room.split().freeze());
     }
 }
 
