@@ -48,15 +48,11 @@ impl<D: Driver> Redis<D> {
             // Until here nothing was done that the script would not do as well.
             let Ok(replies) = connection.send_all(&D::Connection::batch(look)).await else { return Ok(None) };
             if !is_of_epoch(replies, request.epoch) {
-                return Ok(None);
+                // What is watched yet is forgotten with the next transaction, which it may stop.
+                return Ok(Some(Reply::Nil));
             }
             let replies = connection.send_all(&D::Connection::batch(change)).await?;
-            // An error in its place means that the server would not queue all of it.
-            Ok(replies
-                .into_iter()
-                .next_back()
-                .map(Value::open)
-                .filter(|reply| !matches!(reply, Reply::Error(_))))
+            Ok(replies.into_iter().next_back().map(Value::open))
         };
         match self.link.alone(steps).await? {
             Ok(Some(Reply::List(replies))) => answer(replies).transpose(),

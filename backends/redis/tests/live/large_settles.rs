@@ -132,8 +132,15 @@ async fn who_may_not_use_transactions_settles_by_the_script() {
     delivered(&server).await;
     let url = server.url().replace("redis://", "redis://app:secret@");
     let redis = connect(url).await.unwrap();
-    assert_eq!(settle(&redis, 0, 1..=MANY).await.unwrap().acked, MANY);
-    assert_eq!(transactions(&server).await, 0);
+    let connections = async || -> String {
+        let stats: String = raw.run("INFO stats").await;
+        stats.lines().find(|line| line.starts_with("total_connections_received")).unwrap().to_owned()
+    };
+    assert_eq!(settle(&redis, 0, 1..=500).await.unwrap().acked, 500);
+    let before = connections().await;
+    assert_eq!(settle(&redis, 0, 501..=MANY).await.unwrap().acked, 1_000);
+    assert_eq!(connections().await, before, "it does not connect each time to find out");
+    assert_eq!((transactions(&server).await, pending(&redis).await), (0, 0));
 }
 
 /// After a failover, the server that was asked before may still be there, and take what it is told.
