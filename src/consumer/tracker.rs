@@ -20,7 +20,7 @@ pub(crate) enum Admission {
 #[derive(Debug)]
 struct Slot {
     id: EntryId,
-    ordinal: u64,
+    ordinal: Option<u64>,
     settled: bool,
 }
 
@@ -28,11 +28,10 @@ struct Slot {
 #[derive(Debug)]
 pub(crate) struct Tracker {
     watermark: EntryId,
-    /// Entries ever added up to the watermark; meaningful if `counted`.
-    ordinal: u64,
+    /// Entries ever added up to the watermark, where that is known.
+    ordinal: Option<u64>,
     /// Entries ever added up to the last that was read.
-    read_ordinal: u64,
-    counted: bool,
+    read_ordinal: Option<u64>,
     incarnation: Option<Incarnation>,
     /// What the checkpoint says of entries that are to be read again.
     ahead: SettledAhead,
@@ -63,9 +62,8 @@ impl Tracker {
     pub(crate) fn new(position: Position) -> Self {
         Self {
             watermark: position.watermark,
-            ordinal: position.ordinal.unwrap_or_default(),
-            read_ordinal: position.ordinal.unwrap_or_default(),
-            counted: position.ordinal.is_some(),
+            ordinal: position.ordinal,
+            read_ordinal: position.ordinal,
             incarnation: position.incarnation,
             ahead: position.ahead,
             window: VecDeque::new(),
@@ -109,7 +107,7 @@ impl Tracker {
 
     /// How many entries were ever added up to the last that was read, by our own count.
     pub(crate) fn read_ordinal(&self) -> Option<u64> {
-        self.counted.then_some(self.read_ordinal)
+        self.read_ordinal
     }
 
     /// Whether the entry is known to be settled.
@@ -130,7 +128,7 @@ impl Tracker {
         let settled = self.ahead.contains(id);
         #[cfg(test)]
         let settled = settled && !self.is(Mutant::ForgetAhead);
-        self.read_ordinal += 1;
+        self.read_ordinal = self.read_ordinal.map(|ordinal| ordinal + 1);
         self.window.push_back(Slot { id, ordinal: self.read_ordinal, settled });
         if settled {
             self.settled += 1;
@@ -191,8 +189,7 @@ impl Tracker {
     /// Goes on behind entries that are gone: the next one that is read is the first above `after`, and `ordinal` entries were
     /// ever added up to there.
     pub(crate) fn skip(&mut self, after: EntryId, ordinal: Option<u64>) {
-        self.read_ordinal = ordinal.unwrap_or_default();
-        self.counted = ordinal.is_some();
+        self.read_ordinal = ordinal;
         if after > self.read() {
             // In the place of all that is gone, so that the watermark passes it when what was read before it is settled.
             self.window.push_back(Slot { id: after, ordinal: self.read_ordinal, settled: true });
@@ -213,7 +210,7 @@ impl Tracker {
         }
         Position::at(self.watermark)
             .with_ahead(self.ahead_now().truncated(bytes))
-            .with_ordinal(self.counted.then_some(self.ordinal))
+            .with_ordinal(self.ordinal)
             .with_incarnation(self.incarnation.clone())
     }
 
@@ -223,7 +220,7 @@ impl Tracker {
         let passed = self.window.iter().take_while(|slot| slot.settled || ids.next_if_eq(&slot.id).is_some());
         let Some(last) = passed.last() else { return self.position(bytes) };
         let after = self.position(bytes).at_watermark(last.id);
-        let ordinal = (self.counted && after.watermark == last.id).then_some(last.ordinal);
+        let ordinal = last.ordinal.filter(|_| after.watermark == last.id);
         after.with_ordinal(ordinal)
     }
 
@@ -257,6 +254,31 @@ impl Tracker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Found by the model: a later owner held such an ordinal against the stream, and told a gap.
+    #[test]
+    fn g7_what_was_read_before_the_count_was_known_has_no_ordinal() {
+        let id = |ms| EntryId::new(ms, 0);
+        for after in [6, 9] {
+            let mut tracker = Tracker::new(Position::at(id(4)));
+            for ms in [5, 6] {
+                tracker.admit(id(ms));
+            }
+            tracker.skip(id(after), Some(after));
+            tracker.admit(id(10));
+            let position = |tracker: &Tracker| {
+                let position = tracker.position(usize::MAX);
+                (position.watermark.ms, position.ordinal)
+            };
+            assert_eq!(position(&tracker), (4, None));
+            tracker.settle(id(5));
+            assert_eq!(position(&tracker), (5, None));
+            let next = tracker.position_after([id(6), id(10)].into_iter(), usize::MAX);
+            assert_eq!((next.watermark, next.ordinal), (id(10), Some(after + 1)));
+            tracker.settle(id(6));
+            assert_eq!(position(&tracker), (after, Some(after)));
+        }
+    }
 
     #[test]
     fn g5_the_top_of_what_is_settled_ahead_does_not_fall_when_its_entry_is_gone() {

@@ -21,7 +21,7 @@ pub fn tracker(data: &[u8]) {
 
 struct Slot {
     nth: u64,
-    ordinal: u64,
+    ordinal: Option<u64>,
     settled: bool,
 }
 
@@ -30,8 +30,7 @@ struct World {
     stored: Position,
     /// All that was read, in order.
     read: Vec<Slot>,
-    ordinal: u64,
-    counted: bool,
+    ordinal: Option<u64>,
     /// The watermark that was seen last.
     seen: EntryId,
 }
@@ -46,16 +45,15 @@ fn id(nth: u64) -> EntryId {
 
 impl World {
     fn new(source: &mut Source<'_>) -> Self {
-        let counted = source.one_in(2);
+        let ordinal = source.one_in(2).then_some(7);
         let top = source.below(40) as u64;
         let mut holes: Vec<u64> = (0..source.below(8)).map(|_| 1 + source.below(40) as u64).collect();
         holes.sort_unstable();
         holes.dedup();
         let ahead = SettledAhead::new(id(top), holes.into_iter().map(id));
-        let stored = Position::at(id(0)).with_ahead(ahead).with_ordinal(counted.then_some(7));
-        let ordinal = if counted { 7 } else { 0 };
+        let stored = Position::at(id(0)).with_ahead(ahead).with_ordinal(ordinal);
         let tracker = Tracker::new(stored.clone());
-        Self { tracker, seen: stored.watermark, stored, read: Vec::new(), ordinal, counted }
+        Self { tracker, seen: stored.watermark, stored, read: Vec::new(), ordinal }
     }
 
     fn last(&self) -> u64 {
@@ -88,7 +86,10 @@ impl World {
             8 => self.settle(source.below(IDS as usize) as u64),
             _ => {
                 let after = (self.last() + source.below(6) as u64).min(IDS);
-                self.skip(after, source.one_in(2).then_some(self.ordinal + source.below(9) as u64));
+                self.skip(
+                    after,
+                    source.one_in(2).then_some(self.ordinal.unwrap_or_default() + source.below(9) as u64),
+                );
             }
         }
     }
@@ -97,7 +98,7 @@ impl World {
         let settled = self.stored.ahead.contains(id(nth));
         let expected = if settled { Admission::Settled } else { Admission::New };
         assert_eq!(self.tracker.admit(id(nth)), expected, "{nth}");
-        self.ordinal += 1;
+        self.ordinal = self.ordinal.map(|ordinal| ordinal + 1);
         self.read.push(Slot { nth, ordinal: self.ordinal, settled });
     }
 
@@ -110,7 +111,7 @@ impl World {
 
     fn skip(&mut self, after: u64, ordinal: Option<u64>) {
         self.tracker.skip(id(after), ordinal);
-        (self.ordinal, self.counted) = (ordinal.unwrap_or_default(), ordinal.is_some());
+        self.ordinal = ordinal;
         if after > self.last() {
             self.read.push(Slot { nth: after, ordinal: self.ordinal, settled: true });
         } else if let Some(last) = self.read.last_mut() {
@@ -141,12 +142,12 @@ impl World {
         assert!(watermark >= self.seen, "G3");
         self.seen = watermark;
         assert_eq!(self.tracker.read(), id(self.last()));
-        assert_eq!(self.tracker.read_ordinal(), self.counted.then_some(self.ordinal));
+        assert_eq!(self.tracker.read_ordinal(), self.ordinal);
         assert_eq!(self.tracker.first_unsettled(), self.unsettled().next().map(id));
         let behind = self.read.iter().skip_while(|slot| slot.settled).count();
         assert_eq!(self.tracker.len(), behind);
         if let Some(slot) = self.watermark() {
-            assert_eq!(position.ordinal, self.counted.then_some(slot.ordinal));
+            assert_eq!(position.ordinal, slot.ordinal);
         }
         // Of ids that are no entries a position may say what it likes.
         let entries = self.read.iter().map(|slot| slot.nth).chain(self.last() + 1..IDS);
@@ -172,8 +173,7 @@ impl World {
         let passed = self.read.iter().take_while(|slot| settles(slot.nth)).last();
         if let Some(passed) = passed {
             assert!(foretold.watermark >= id(passed.nth), "{foretold:?}");
-            let counted = self.counted.then_some(passed.ordinal);
-            assert!(foretold.ordinal.is_none() || foretold.ordinal == counted, "{foretold:?}");
+            assert!(foretold.ordinal.is_none() || foretold.ordinal == passed.ordinal, "{foretold:?}");
         }
     }
 }
