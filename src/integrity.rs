@@ -168,13 +168,21 @@ pub fn check(position: &Position, stream: Option<&StreamState>) -> Option<Findin
         return None;
     }
     let gap = |lost| Some(Finding::Gap(Gap::new(watermark, stream.first_id, lost)));
-    if let Some(hole) = position.ahead.holes().first() {
-        let gone = |id: EntryId| stream.first_id.is_none_or(|first| first > id);
-        let lost = position.ahead.holes().iter().filter(|hole| gone(hole.first)).count() as u64;
-        return if gone(hole.first) { gap(Lost::AtLeast(lost)) } else { None };
-    }
     // All up to the watermark are gone. Were they all that is gone?
-    match (position.ordinal, stream.entries_added.map(|added| added.saturating_sub(stream.len))) {
+    let removed = stream.entries_added.map(|added| added.saturating_sub(stream.len));
+    if let Some(hole) = position.ahead.holes().first() {
+        let is_gone = |id: EntryId| stream.first_id.is_none_or(|first| first > id);
+        // A run that was read in part begins behind what was read of it, where there may be no entry. It ends with one.
+        let lost = position.ahead.holes().iter().filter(|hole| is_gone(hole.last)).count() as u64;
+        return match position.ordinal.zip(removed) {
+            _ if !is_gone(hole.first) => None,
+            Some((ordinal, removed)) if removed < ordinal => reset(ResetReason::Overtaken),
+            Some((ordinal, removed)) if removed == ordinal => None,
+            Some(_) => gap(Lost::AtLeast(lost.max(1))),
+            None => gap(Lost::AtLeast(lost)),
+        };
+    }
+    match (position.ordinal, removed) {
         (Some(ordinal), Some(removed)) if removed < ordinal => reset(ResetReason::Overtaken),
         (Some(ordinal), Some(removed)) if removed > ordinal => gap(Lost::Exactly(removed - ordinal)),
         (Some(_), Some(_)) => None,
@@ -199,7 +207,7 @@ pub fn check_tail(read: EntryId, ordinal: u64, stream: &StreamState) -> Option<G
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Incarnation, SettledAhead};
+    use crate::{IdRange, Incarnation, SettledAhead};
 
     fn id(ms: u64) -> EntryId {
         EntryId::new(ms, 0)
@@ -267,6 +275,27 @@ mod tests {
         assert_eq!(lost(check(&position, Some(&stream(50, 100, 51, 100)))), None);
         assert_eq!(lost(check(&position, Some(&stream(51, 100, 50, 100)))), Some(Lost::AtLeast(1)));
         assert_eq!(lost(check(&position, Some(&stream(71, 100, 30, 100)))), Some(Lost::AtLeast(2)));
+    }
+
+    /// Found by the model: of entries 5 to 8, 5 and 6 were read again and settled, and an id behind 6 is none of an entry.
+    #[test]
+    fn g7_a_run_that_was_read_in_part_need_not_begin_with_an_entry() {
+        let run = IdRange { first: id(6).next().unwrap(), last: id(8) };
+        let position = |ordinal| {
+            Position::at(id(6)).with_ahead(SettledAhead::from_ranges(id(9), [run])).with_ordinal(ordinal)
+        };
+        let lost_of = |ordinal, first| {
+            let stream = stream(first, 20, 21 - first, 20);
+            lost(check(&position(ordinal), Some(&stream)))
+        };
+        assert_eq!(lost_of(Some(6), 7), None, "5 and 6 were trimmed, and nothing else");
+        assert_eq!(lost_of(Some(6), 8), Some(Lost::AtLeast(1)), "7 as well");
+        assert_eq!(lost_of(Some(6), 9), Some(Lost::AtLeast(1)));
+        assert_eq!(lost_of(None, 6), None);
+        assert_eq!(lost_of(None, 7), Some(Lost::AtLeast(0)), "who does not count cannot tell");
+        assert_eq!(lost_of(None, 9), Some(Lost::AtLeast(1)));
+        let anew = stream(7, 20, 15, 20);
+        assert_eq!(reason(check(&position(Some(6)), Some(&anew))), ResetReason::Overtaken);
     }
 
     #[test]
