@@ -2,8 +2,10 @@
 //!
 //! Lua makes a string of each id and an argument of each string, which takes a server about as long as the ack itself.
 
+use std::slice;
+
 use highwater::{
-    EntryId, Epoch, Result,
+    EntryId, Epoch, Result, Subscription,
     backend::{Settle, Settled},
 };
 
@@ -33,24 +35,27 @@ impl<D: Driver> Redis<D> {
         keys: &[&str],
     ) -> Option<Result<Settled>> {
         let (last, others) = ids.split_last().filter(|_| ids.len() >= IDS_MIN)?;
-        let last = [*last];
-        let settle = self.scripts.command(Script::Settle, keys, settle::arguments(request, &last))?;
-        let (checkpoint, stream) = (keys[0], request.subscription.stream.as_str());
-        let look = vec![
-            CommandOf::<D>::new("WATCH").with(checkpoint),
-            CommandOf::<D>::new("HGETALL").with(checkpoint),
-            CommandOf::<D>::new("HGET").with(checkpoint).with("epoch"),
-        ];
-        let mut change = vec![CommandOf::<D>::new("MULTI")];
-        change.extend(commands::xacks::<CommandOf<D>>(stream, request.subscription.group.as_str(), others));
-        change.extend([settle, CommandOf::<D>::new("EXEC")]);
+        let (checkpoint, groups) = (keys[0], keys[1]);
+        // Put together only where there is a connection to send them by.
         let steps = async |connection: &mut D::Connection| {
+            let look = vec![
+                CommandOf::<D>::new("WATCH").with(checkpoint).with(groups),
+                CommandOf::<D>::new("HGETALL").with(checkpoint),
+                CommandOf::<D>::new("HGET").with(checkpoint).with("epoch"),
+                CommandOf::<D>::new("TYPE").with(groups),
+            ];
             // Until here nothing was done that the script would not do as well.
             let Ok(replies) = connection.send_all(&D::Connection::batch(look)).await else { return Ok(None) };
-            if !is_of_epoch(replies, request.epoch) {
+            let arguments = settle::arguments(request, slice::from_ref(last));
+            let settle = self.scripts.command(Script::Settle, keys, arguments);
+            let (true, Some(settle)) = (is_of_epoch(replies, request.epoch), settle) else {
                 // What is watched yet is forgotten with the next transaction, which it may stop.
                 return Ok(Some(Reply::Nil));
-            }
+            };
+            let Subscription { stream, group } = &request.subscription;
+            let mut change = vec![CommandOf::<D>::new("MULTI")];
+            change.extend(commands::xacks::<CommandOf<D>>(stream.as_str(), group.as_str(), others));
+            change.extend([settle, CommandOf::<D>::new("EXEC")]);
             let replies = connection.send_all(&D::Connection::batch(change)).await?;
             Ok(replies.into_iter().next_back().map(Value::open))
         };
@@ -62,15 +67,14 @@ impl<D: Driver> Redis<D> {
     }
 }
 
-/// Whether the record that was read while it is watched is sound, and has this epoch.
+/// Whether what was read while it is watched is sound, and the record has this epoch.
 fn is_of_epoch<V: Value>(replies: Vec<V>, epoch: Epoch) -> bool {
-    let mut replies = replies.into_iter().map(Value::checked);
-    let (Some(Ok(_)), Some(Ok(record)), Some(Ok(stored))) = (replies.next(), replies.next(), replies.next())
-    else {
-        return false;
-    };
+    let replies: Result<Vec<V>, _> = replies.into_iter().map(Value::checked).collect();
+    let Ok(Ok([_, record, stored, groups])) = replies.map(<[V; 4]>::try_from) else { return false };
     let stored = reply::optional_string(Some(stored)).map(|stored| stored.unwrap_or_else(|| "0".to_owned()));
-    stored.is_ok_and(|stored| stored == epoch.to_string()) && read_record(Ok(record), "settle").is_ok()
+    stored.is_ok_and(|stored| stored == epoch.to_string())
+        && reply::string(groups).is_ok_and(|kind| kind == "set" || kind == "none")
+        && read_record(Ok(record), "settle").is_ok()
 }
 
 /// What the transaction did. `None` if part of it failed, or the script settled nothing.
@@ -79,7 +83,7 @@ fn answer<V: Value>(replies: Vec<V>) -> Result<Option<Settled>> {
         return Ok(None);
     };
     let Some(script) = replies.pop() else { return Ok(None) };
-    let Answer::Done(parts) = read_answer(script, "settle")? else { return Ok(None) };
+    let Ok(Answer::Done(parts)) = read_answer(script, "settle") else { return Ok(None) };
     let counts: Result<Vec<u64>, Fault> = replies.into_iter().map(reply::count).collect();
     let before: u64 = counts.map_err(writing("settle"))?.iter().sum();
     let (acked, position) = acked(parts, "settle")?;

@@ -93,17 +93,22 @@ async fn g4_beside_a_reset_it_acks_all_or_nothing() {
 }
 
 #[tokio::test]
-async fn a_record_that_cannot_be_read_acks_nothing() {
+async fn what_cannot_be_advanced_is_not_acked() {
     let server = Server::start().await;
     let redis = delivered(&server).await;
     settle(&redis, 0, [1]).await.unwrap();
-    for spoil in
-        ["HSET highwater:{s}:checkpoint:1:s:g v 2", "HSET highwater:{s}:checkpoint:1:s:g v 1 ahead ?"]
-    {
-        server.raw().await.run::<()>(spoil).await;
+    let raw = server.raw().await;
+    for (spoil, mend) in [
+        ("HSET highwater:{s}:checkpoint:1:s:g v 2", "HSET highwater:{s}:checkpoint:1:s:g v 1"),
+        ("HSET highwater:{s}:checkpoint:1:s:g ahead ?", "HSET highwater:{s}:checkpoint:1:s:g ahead "),
+        ("SET highwater:{s}:groups:1:s text", "DEL highwater:{s}:groups:1:s"),
+    ] {
+        raw.run::<()>(spoil).await;
         let error = settle(&redis, 0, 2..=MANY).await.unwrap_err();
         assert_eq!((error.kind(), pending(&redis).await), (ErrorKind::Corrupt, MANY - 1), "{spoil}: {error}");
+        raw.run::<()>(mend).await;
     }
+    assert_eq!(settle(&redis, 0, 2..=MANY).await.unwrap().acked, MANY - 1);
 }
 
 #[tokio::test]
